@@ -1,0 +1,279 @@
+"""Which array library and device to use, why, and moving arrays to and from it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import importlib.util
+import os
+import platform
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import array_api_compat
+import array_api_compat.numpy
+import numpy as np
+
+Array: TypeAlias = Any
+"""An array of any array API library; the standard has no type for it to name."""
+
+BACKEND_NAMES = ("auto", "numpy", "cupy")
+ENVIRONMENT_VARIABLE = "DLFS_GPU_BACKEND"
+
+_scoped: ContextVar[Backend | None] = ContextVar("dlfs_gpu_backend", default=None)
+
+
+class BackendError(RuntimeError):
+    """The backend that was asked for cannot run here; the message says why and what mends it."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An array library on a device, and why it was chosen.
+
+    Attributes
+    ----------
+    name : {"numpy", "cupy"}
+        The library.
+    xp : module
+        Its array API namespace: ``backend.xp.exp(x)``.
+    device : str
+        The device in words, for people to read.
+    reason : str
+        Why this backend was chosen.
+    """
+
+    name: str
+    xp: ModuleType = field(repr=False)
+    device: str
+    reason: str
+
+    def asarray(self, x: Any, dtype: Any = None) -> Array:
+        """Put `x` (a list, a NumPy array, or an array already here) on this backend.
+
+        Parameters
+        ----------
+        x : array_like
+            Numbers of any shape. An array that is already here is not copied.
+        dtype : dtype or str, optional
+            Type of the result; that of `x` by default.
+        """
+        if self.name == "numpy" and array_api_compat.is_cupy_array(x):
+            raise TypeError("x is a cupy.ndarray: move it to the host with cupy.asnumpy(x) first")
+        return self.xp.asarray(x, dtype=None if dtype is None else np.dtype(dtype))
+
+    def to_numpy(self, x: Array) -> np.ndarray:
+        """Copy `x` to the host if it is not there; waits for the device."""
+        return np.asarray(x.get() if array_api_compat.is_cupy_array(x) else x)
+
+    def synchronize(self) -> None:
+        """Wait until the device has finished all work given to it; NumPy never has any left."""
+        if self.name == "cupy":
+            self.xp.cuda.get_current_stream().synchronize()
+
+    def free_memory(self) -> int:
+        """Bytes that new arrays can take on the device, those cached in CuPy's pool included."""
+        if self.name == "cupy":
+            pool = self.xp.get_default_memory_pool()
+            free = self.xp.cuda.Device().mem_info[0] + pool.free_bytes()
+            limit = pool.get_limit()
+            return int(min(free, limit - pool.used_bytes()) if limit else free)
+        return _free_host_memory()
+
+
+def get_backend(name: str | Backend | None = None) -> Backend:
+    """Choose a backend.
+
+    The first of these that is given decides: the argument, the innermost `use_backend` around
+    the call, the environment variable ``DLFS_GPU_BACKEND``, and last ``"auto"``.
+
+    Parameters
+    ----------
+    name : {"auto", "numpy", "cupy"} or Backend, optional
+        ``"auto"`` is CuPy when a kernel and a matrix product have really run on a GPU, and
+        NumPy otherwise; the backend's ``reason`` says which and why.
+
+    Raises
+    ------
+    ValueError
+        If the name is none of the three.
+    BackendError
+        If ``"cupy"`` is asked for and cannot run; the message quotes the cause and the remedy.
+    """
+    if isinstance(name, Backend):
+        return name
+    if name is None:
+        scoped = _scoped.get()
+        if scoped is not None:
+            return scoped
+        variable = os.environ.get(ENVIRONMENT_VARIABLE, "")
+        if variable:
+            return _backend(variable, f"{ENVIRONMENT_VARIABLE}={variable}", ENVIRONMENT_VARIABLE)
+        return _backend("auto", "nothing asked for", "backend")
+    return _backend(name, f"{name!r} was asked for", "backend")
+
+
+@contextlib.contextmanager
+def use_backend(name: str | Backend) -> Iterator[Backend]:
+    """Make a backend the default inside a ``with`` block, and restore what was at its end.
+
+    Blocks nest. Each thread has its own: a block does not reach threads started inside it.
+
+    Parameters
+    ----------
+    name : {"auto", "numpy", "cupy"} or Backend
+        As for `get_backend`, which also says what is raised.
+    """
+    backend = get_backend(name)
+    token = _scoped.set(backend)
+    try:
+        yield backend
+    finally:
+        _scoped.reset(token)
+
+
+def array_namespace(**arrays: Array) -> Any:
+    """Return the array API namespace that all the arrays, given by name, belong to.
+
+    Raises
+    ------
+    TypeError
+        If one is not an array, or two are of different libraries; both are named.
+    """
+    values = arrays.values()
+    if all(type(x) is np.ndarray for x in values):
+        return array_api_compat.numpy
+    known: tuple[str, Array, Any] | None = None
+    for name, x in arrays.items():
+        try:
+            xp = array_api_compat.array_namespace(x)
+        except TypeError:
+            raise TypeError(f"{name} must be an array, not {_type_name(x)}") from None
+        if known is None:
+            known = name, x, xp
+        elif xp is not known[2]:
+            raise TypeError(
+                f"{known[0]} is a {_type_name(known[1])} and {name} is a {_type_name(x)}: "
+                "arrays are not moved by themselves; put both on one backend with "
+                "get_backend().asarray(...) or on the host with get_backend().to_numpy(...)"
+            )
+    if known is None:
+        raise TypeError("array_namespace needs at least one array")
+    return known[2]
+
+
+def namespace_of(x: Array) -> Any:
+    """Return the array API namespace of one array."""
+    return array_namespace(x=x)
+
+
+def _type_name(x: Any) -> str:
+    return f"{type(x).__module__.split('.')[0]}.{type(x).__name__}"
+
+
+def _backend(name: str, asked: str, argument: str) -> Backend:
+    if name == "numpy":
+        return Backend("numpy", array_api_compat.numpy, _host_name(), asked)
+    if name not in BACKEND_NAMES:
+        choices = ", ".join(map(repr, BACKEND_NAMES))
+        raise ValueError(f"{argument} is {name!r}; it must be one of {choices}")
+    gpu = _probe_gpu()
+    if gpu.failure is None:
+        return Backend(
+            "cupy",
+            importlib.import_module("array_api_compat.cupy"),
+            gpu.device,
+            f"{asked}; a kernel and a matrix product ran on the GPU",
+        )
+    if name == "cupy":
+        raise BackendError(
+            f"{argument} asks for 'cupy', which cannot run here: {gpu.failure}\n{gpu.remedy}"
+        ) from gpu.cause
+    return Backend("numpy", array_api_compat.numpy, _host_name(), f"{asked}; {gpu.failure}")
+
+
+@dataclass(frozen=True)
+class _Gpu:
+    """What came of trying the GPU."""
+
+    device: str = ""
+    failure: str | None = None
+    remedy: str = ""
+    cause: Exception | None = None
+
+
+@functools.cache
+def _probe_gpu() -> _Gpu:
+    """Try the GPU once: import CuPy, ask for a device, and run a kernel and a matrix product.
+
+    `cupy.is_available` alone is not enough: without NVRTC or cuBLAS it says True, and the first
+    real use fails.
+    """
+    if importlib.util.find_spec("cupy") is None:
+        return _Gpu(
+            failure="CuPy is not installed",
+            remedy='Install it: pip install "dlfs-gpu[cuda13]" (or [cuda12] for a CUDA 12 driver).',
+        )
+    try:
+        cupy = importlib.import_module("cupy")
+    except Exception as error:
+        return _Gpu(
+            failure=f"CuPy is installed but cannot be imported ({_quote(error)})",
+            remedy="Keep exactly one cupy package installed, of the driver's CUDA version.",
+            cause=error,
+        )
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
+        return _Gpu(
+            failure="CUDA_VISIBLE_DEVICES hides every GPU",
+            remedy="Unset CUDA_VISIBLE_DEVICES, or set it to the number of a GPU.",
+        )
+    try:
+        cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:
+        return _Gpu(
+            failure=f"no GPU was found ({_quote(error)})",
+            remedy="Install the NVIDIA driver; nvidia-smi must list a GPU.",
+            cause=error,
+        )
+    try:
+        host = np.arange(4, dtype=np.float32).reshape(2, 2)
+        x = cupy.asarray(host)
+        result, expected = (cupy.exp(x) @ x).get(), np.exp(host) @ host
+        if not np.allclose(result, expected, rtol=1e-4):
+            raise ArithmeticError(f"exp(x) @ x gave {result.tolist()}, not {expected.tolist()}")
+        properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
+    except Exception as error:
+        return _Gpu(
+            failure=f"a GPU was found, but nothing runs on it ({_quote(error)})",
+            remedy='Install the CUDA libraries with CuPy: pip install "cupy-cuda13x[ctk]" '
+            "(or cupy-cuda12x).",
+            cause=error,
+        )
+    memory = properties["totalGlobalMem"] / 2**30
+    return _Gpu(device=f"{properties['name'].decode()}, {memory:.0f} GiB")
+
+
+def _quote(error: Exception) -> str:
+    first_line = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {first_line}"
+
+
+@functools.cache
+def _host_name() -> str:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"CPU ({platform.machine() or 'unknown'}, {cores} cores)"
+
+
+def _free_host_memory() -> int:
+    """Return the bytes of memory the system says it can give; where it cannot say, 1 GiB."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/meminfo") as file:
+        for line in file:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 2**30
