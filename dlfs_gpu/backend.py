@@ -8,7 +8,8 @@ import importlib
 import importlib.util
 import os
 import platform
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -17,6 +18,7 @@ from typing import Any, TypeAlias
 import array_api_compat
 import array_api_compat.numpy
 import numpy as np
+from array_api_compat import is_cupy_array as is_cupy
 
 Array: TypeAlias = Any
 """An array of any array API library; the standard has no type for it to name."""
@@ -62,13 +64,13 @@ class Backend:
         dtype : dtype or str, optional
             Type of the result; that of `x` by default.
         """
-        if self.name == "numpy" and array_api_compat.is_cupy_array(x):
+        if self.name == "numpy" and is_cupy(x):
             raise TypeError("x is a cupy.ndarray: move it to the host with cupy.asnumpy(x) first")
         return self.xp.asarray(x, dtype=None if dtype is None else np.dtype(dtype))
 
     def to_numpy(self, x: Array) -> np.ndarray:
         """Copy `x` to the host if it is not there; waits for the device."""
-        return np.asarray(x.get() if array_api_compat.is_cupy_array(x) else x)
+        return np.asarray(x.get() if is_cupy(x) else x)
 
     def synchronize(self) -> None:
         """Wait until the device has finished all work given to it; NumPy never has any left."""
@@ -168,7 +170,66 @@ def array_namespace(**arrays: Array) -> Any:
 
 def namespace_of(x: Array) -> Any:
     """Return the array API namespace of one array."""
+    if type(x) is np.ndarray:
+        return array_api_compat.numpy
     return array_namespace(x=x)
+
+
+def memory_budget(x: Array, max_memory: int | None) -> int:
+    """Return `max_memory` in bytes, or its default for work in the library of `x`.
+
+    The default is 256 MiB on the host and half of the free memory on a GPU.
+
+    Raises
+    ------
+    ValueError
+        If `max_memory` is given and is not a positive whole number.
+    """
+    if max_memory is None:
+        return get_backend("cupy").free_memory() // 2 if is_cupy(x) else 256 * 2**20
+    if not isinstance(max_memory, int) or max_memory <= 0:
+        raise ValueError(f"max_memory is {max_memory!r}; it must be a positive number of bytes")
+    return max_memory
+
+
+def run_in_chunks(
+    run: Callable[[int, int], None], total: int, chunk: int, progress: str = ""
+) -> None:
+    """Call ``run(start, stop)`` over 0..total in chunks, halved and retried on MemoryError.
+
+    Parameters
+    ----------
+    run : callable
+        Does the work of one chunk; called again with a smaller one when it lacked memory.
+    total, chunk : int
+        How much there is to do, and how much at once at first.
+    progress : str, optional
+        Title of a progress bar; none is shown by default.
+    """
+    from tqdm import tqdm
+
+    start = 0
+    with tqdm(total=total, desc=progress, disable=not progress, leave=False) as bar:
+        while start < total:
+            stop = min(start + chunk, total)
+            try:
+                run(start, stop)
+            except MemoryError:
+                if stop - start == 1:
+                    raise
+            else:
+                bar.update(stop - start)
+                start = stop
+                continue
+            # Past the handler: until here its traceback kept the failed chunk's arrays alive.
+            chunk = (stop - start) // 2
+            if "cupy" in sys.modules:
+                sys.modules["cupy"].get_default_memory_pool().free_all_blocks()
+
+
+def in_place(function: Callable[..., Array], x: Array) -> Array:
+    """Return ``function(x)``, written over `x` where the library can: for arrays one owns."""
+    return function(x, out=x) if type(x) is np.ndarray or is_cupy(x) else function(x)
 
 
 def _type_name(x: Any) -> str:

@@ -1,0 +1,274 @@
+"""The gradient of a stack of layers by central differences, through the layers' `difference`.
+
+Moving one weight W[i, j] changes one column of its layer's output, and only for samples whose
+input i is not zero, and by the same amount for equal inputs. The change is followed through the
+layers behind, alone in its column until the next `Affine` spreads it out, down to the loss.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from array_api_compat import device
+
+from dlfs_gpu.backend import Array, memory_budget, namespace_of, run_in_chunks
+from dlfs_gpu.layers import Affine
+
+# Numbers in the widest array of a step on the CPU: few enough for a core's cache, enough to make a
+# NumPy call worth its overhead. Fixed, whatever the budget and the threads, because BLAS may round
+# differently for another shape.
+_STEP = 2**18
+# Arrays as wide as that alive at once.
+_LIVE_ARRAYS = 4
+# Columns that one task on the CPU takes, and tasks to make at least, so that threads share evenly.
+_TASK_COLUMNS = 64
+_MIN_TASKS = 16
+
+
+def difference_gradients(
+    layers: Sequence[Any],
+    loss: Any,
+    h: float,
+    *,
+    max_memory: int | None = None,
+    threads: int | None = None,
+) -> list[tuple[Array, Array]]:
+    """Return central differences of the loss for the parameters of each `Affine` layer, in order.
+
+    Parameters
+    ----------
+    layers, loss
+        Layers and the loss behind them, just after ``forward`` with the batch in question.
+    h : float
+        Step; the difference is of exactly 2h, as no weight is rounded.
+    max_memory : int, optional
+        Bytes that may be used for changes in flight; see `dlfs_gpu.backend.memory_budget`.
+    threads : int, optional
+        Threads on the CPU; one for each core by default. They do not change the result.
+
+    Returns
+    -------
+    list of (dW, db)
+        Of the shapes and types of the parameters; sums over samples are taken in float64.
+
+    Raises
+    ------
+    TypeError
+        If a layer has no `difference`.
+    ValueError
+        If `max_memory` is too small for one block.
+    """
+    for layer in (*layers, loss):
+        if not (hasattr(layer, "difference") and hasattr(layer, "base")):
+            raise TypeError(
+                f"the layer {type(layer).__name__} has no difference and base; "
+                "use method='batched', which only needs forward"
+            )
+    bases = [layer.base() for layer in layers]
+    loss_base = loss.base()
+    gradients = []
+    for position, layer in enumerate(layers):
+        if isinstance(layer, Affine):
+            after = list(zip(layers[position + 1 :], bases[position + 1 :], strict=True))
+            tail = _Tail(layer, after, loss, loss_base)
+            d = layer.weight_difference(layer.x, h)
+            run = _on_host if isinstance(d, np.ndarray) else _on_device
+            total = run(tail, d, memory_budget(d, max_memory), threads) / (2 * h * d.shape[0])
+            total = namespace_of(d).astype(total, d.dtype)
+            gradients.append((total[:-1], total[-1]))
+    return gradients
+
+
+class _Tail:
+    """The layers behind one `Affine` layer, and how a change of its output becomes one of the loss.
+
+    Parameters
+    ----------
+    moved : Affine
+        The layer whose weights move.
+    after : list of (layer, base)
+        The layers behind, with what `difference` needs of them.
+    loss, loss_base
+        The same for the loss.
+    """
+
+    def __init__(self, moved: Affine, after: list[tuple[Any, Any]], loss: Any, loss_base: Any):
+        xp = namespace_of(moved.W)
+        split = 0
+        while split < len(after) and not isinstance(after[split][0], Affine):
+            split += 1
+        self.columns = moved.W.shape[1]
+        self.alone = after[:split]
+        # Without an Affine layer behind, the identity writes a column out for the loss.
+        identity = xp.eye(self.columns, dtype=moved.W.dtype, device=device(moved.W))
+        self.joint = after[split][0] if split < len(after) else Affine(identity)
+        self.together = after[split + 1 :]
+        self.loss = loss
+        self.loss_base = loss_base
+        widths = [layer.W.shape[1] for layer, _ in self.together if isinstance(layer, Affine)]
+        self.width = max(self.joint.W.shape[1], *widths, 1)
+
+    def change(self, d: Array, samples: slice, columns: slice, at_once: int) -> Array:
+        """Return L(+d) − L(−d) for each of the given samples and columns, moved alone.
+
+        Parameters
+        ----------
+        d : array, shape (R, U)
+            Changes of any one column of the moved layer's output in R samples.
+        samples, columns : slice
+            Which.
+        at_once : int
+            How many columns to follow side by side once they are spread out.
+
+        Returns
+        -------
+        array, shape (R, columns, U)
+        """
+        xp = namespace_of(d)
+        r, u = d.shape
+        index = range(self.columns)[columns]
+        d = xp.concat([d, -d], axis=1)[:, None, :]
+        for layer, base in self.alone:
+            d = layer.difference(d, *(b[samples][:, columns] for b in base))
+        d = xp.broadcast_to(d, (r, len(index), 2 * u))
+        if isinstance(d, np.ndarray) and not (moving := d.any(axis=(0, 2))).all():
+            # A dead unit moves nothing behind it. Not asked of a GPU, which would have to wait.
+            result = np.zeros((r, len(index), u), dtype=d.dtype)
+            d, which = d[:, moving], np.asarray(index)[moving]
+            result[:, moving] = self._joint_change(d, samples, which, at_once)
+            return result
+        return self._joint_change(d, samples, np.asarray(index), at_once)
+
+    def _joint_change(self, d: Array, samples: slice, columns: np.ndarray, at_once: int) -> Array:
+        xp = namespace_of(d)
+        r, count, p = d.shape
+        parts = []
+        for start in range(0, count, at_once):
+            part = d[:, start : start + at_once]
+            part = self.joint.column_difference(part, columns[start : start + at_once])
+            for layer, base in self.together:
+                part = layer.difference(part, *(b[samples] for b in base))
+            part = self.loss.difference(part, *(b[samples] for b in self.loss_base))
+            part = xp.reshape(part, (r, -1, 2, p // 2))
+            parts.append(part[:, :, 0, :] - part[:, :, 1, :])
+        return parts[0] if len(parts) == 1 else xp.concat(parts, axis=1)
+
+
+def _on_device(tail: _Tail, d: Array, budget: int, threads: int | None) -> Array:
+    """Sum the changes over samples, (I + 1, J), in blocks as large as the budget allows."""
+    xp = namespace_of(d)
+    n, inputs = d.shape
+    one = _LIVE_ARRAYS * tail.width * 2 * inputs * xp.finfo(d.dtype).bits // 8
+    _check_budget(budget, one)
+    samples_at_once = min(n, budget // one)
+    columns_at_once = min(tail.columns, budget // (one * samples_at_once))
+    total = xp.zeros((inputs, tail.columns), dtype=xp.float64, device=device(d))
+
+    def run_samples(start: int, stop: int) -> None:
+        samples = slice(start, stop)
+        part = xp.empty_like(total)
+
+        def run_columns(first: int, last: int) -> None:
+            change = tail.change(d[samples], samples, slice(first, last), last - first)
+            part[:, first:last] = xp.sum(change, axis=0, dtype=xp.float64).T
+
+        run_in_chunks(run_columns, tail.columns, columns_at_once)
+        total[...] = total + part
+
+    run_in_chunks(run_samples, n, samples_at_once)
+    return total
+
+
+def _on_host(tail: _Tail, d: np.ndarray, budget: int, threads: int | None) -> np.ndarray:
+    """Sum the changes over samples, (I + 1, J), on threads, sparing zero and repeated inputs."""
+    n, inputs = d.shape
+    values, counts = _distinct(d)
+    spared = values is not d
+    per_value = 2 * tail.width
+    columns_per_task = min(tail.columns, _TASK_COLUMNS)
+    values_at_once = min(values.shape[1], max(1, _STEP // per_value))
+    columns_at_once = min(columns_per_task, max(1, _STEP // (per_value * values_at_once)))
+    samples_at_once = 1
+    if not spared:
+        samples_at_once = max(1, _STEP // (per_value * values_at_once * columns_per_task))
+    one = _LIVE_ARRAYS * columns_at_once * per_value * values_at_once * d.itemsize
+    _check_budget(budget, one)
+
+    column_tasks = math.ceil(tail.columns / columns_per_task)
+    sample_tasks = math.ceil(_MIN_TASKS / column_tasks)
+    samples_per_task = math.ceil(n / sample_tasks / samples_at_once) * samples_at_once
+    tasks = [
+        (range(start, min(start + samples_per_task, n)), slice(first, first + columns_per_task))
+        for start in range(0, n, samples_per_task)
+        for first in range(0, tail.columns, columns_per_task)
+    ]
+
+    def run(task: tuple[range, slice]) -> np.ndarray:
+        rows, columns = task
+        total = np.zeros((inputs, len(range(tail.columns)[columns])))
+        for start in rows[::samples_at_once]:
+            samples = slice(start, min(start + samples_at_once, rows.stop))
+            stop = counts[start] if spared else inputs
+            for first in range(0, stop, values_at_once):
+                last = min(first + values_at_once, stop)
+                part = values[samples, first:last]
+                change = tail.change(part, samples, columns, columns_at_once)
+                if spared:
+                    row = d[start]
+                    where = np.flatnonzero((row >= part[0, 0]) & (row <= part[0, -1]) & (row != 0))
+                    total[where] += change[0].T[np.searchsorted(part[0], row[where])]
+                else:
+                    total[first:last] += change.sum(axis=0, dtype=np.float64).T
+        return total
+
+    workers = min(threads or _cores(), len(tasks), budget // one)
+    total = np.zeros((inputs, tail.columns))
+    with _blas_controller().limit(limits=1, user_api="blas"):
+        if workers == 1:
+            parts = list(map(run, tasks))
+        else:
+            with ThreadPoolExecutor(workers) as pool:
+                parts = list(pool.map(run, tasks))
+        for (_, columns), part in zip(tasks, parts, strict=True):
+            total[:, columns] += part
+    return total
+
+
+def _distinct(d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct values of each row in ascending order, padded, and how many there are.
+
+    Returns `d` itself where that would not spare a quarter of the work.
+    """
+    ascending = np.sort(d, axis=1)
+    new = np.empty(d.shape, dtype=bool)
+    new[:, 0] = True
+    np.not_equal(ascending[:, 1:], ascending[:, :-1], out=new[:, 1:])
+    counts = np.count_nonzero(new, axis=1)
+    if 4 * counts.sum() > 3 * d.size:
+        return d, counts
+    values = np.empty((d.shape[0], counts.max()), dtype=d.dtype)
+    for row, source, keep, count in zip(values, ascending, new, counts, strict=True):
+        row[:count] = source[keep]
+    return values, counts
+
+
+def _check_budget(budget: int, needed: int) -> None:
+    if budget < needed:
+        raise ValueError(f"max_memory is {budget} bytes; one step of differences takes {needed}")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache
+def _blas_controller() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()

@@ -1,0 +1,322 @@
+"""Activations and losses on arrays of any array API library (chapters 3 and 4.2).
+
+Each function works in the library, on the device and in the floating-point type of the arrays it
+is given. Integers are promoted to float64; Python numbers and lists become NumPy arrays.
+Classes lie along the last axis.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from dlfs_gpu.backend import Array, array_namespace, namespace_of
+
+CROSS_ENTROPY_DELTA = 1e-7
+"""What the chapter adds to probabilities so that log 0 does not give −inf (section 4.2.2)."""
+
+
+def identity_function(x: Array) -> Array:
+    """Return `x` itself, as floating point: the output activation of regression (3.5.1)."""
+    return as_float(x)
+
+
+def step_function(x: Array) -> Array:
+    """Return 1 where ``x > 0`` and 0 elsewhere, in the floating-point type of `x` (3.2.2)."""
+    x = as_float(x)
+    xp = namespace_of(x)
+    return xp.astype(x > 0, x.dtype)
+
+
+def sigmoid(x: Array) -> Array:
+    """Return 1 / (1 + exp(−x)) without overflow for any `x` (3.2.4)."""
+    x = as_float(x)
+    xp = namespace_of(x)
+    e = xp.exp(-xp.abs(x))
+    s = 1 / (1 + e)
+    return xp.where(x < 0, e * s, s)
+
+
+def sigmoid_grad(x: Array) -> Array:
+    """Return the slope σ(x) σ(−x) of the sigmoid, right to rounding in both tails.
+
+    The book's (1 − σ(x)) σ(x) is 0 from x = 17 in float32 and x = 37 in float64 on.
+    """
+    x = as_float(x)
+    xp = namespace_of(x)
+    e = xp.exp(-xp.abs(x))
+    return e / (1 + e) ** 2
+
+
+def relu(x: Array) -> Array:
+    """Return max(x, 0) (3.2.7)."""
+    x = as_float(x)
+    xp = namespace_of(x)
+    return xp.where(x < 0, xp.zeros_like(x), x)
+
+
+def relu_grad(x: Array) -> Array:
+    """Return the slope of `relu`: 1 where ``x > 0`` and 0 elsewhere."""
+    return step_function(x)
+
+
+def softmax(x: Array) -> Array:
+    """Return exp(x) / Σ exp(x) over the last axis, with the maximum taken out first (3.5.2).
+
+    Parameters
+    ----------
+    x : array, shape (..., C)
+        Scores.
+
+    Returns
+    -------
+    array, shape (..., C)
+        Probabilities; each row sums to 1.
+    """
+    x = as_scores(x)
+    xp = namespace_of(x)
+    e = xp.exp(x - xp.max(x, axis=-1, keepdims=True))
+    return e / xp.sum(e, axis=-1, keepdims=True)
+
+
+def log_softmax(x: Array) -> Array:
+    """Return log(softmax(x)) of scores (..., C), finite where the softmax underflows to 0."""
+    x = as_scores(x)
+    xp = namespace_of(x)
+    shifted = x - xp.max(x, axis=-1, keepdims=True)
+    return shifted - xp.log(xp.sum(xp.exp(shifted), axis=-1, keepdims=True))
+
+
+def sum_squared_error(y: Array, t: Array) -> Array:
+    """Return ½ Σ (y − t)² over all elements of two arrays of one shape (4.2.1).
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    y, t = _same_shape(y, t)
+    xp = namespace_of(y)
+    return 0.5 * xp.sum((y - t) ** 2)
+
+
+def mean_squared_error(y: Array, t: Array) -> Array:
+    """Return the mean of (y − t)² over all elements of two arrays of one shape.
+
+    Some editions give this name to `sum_squared_error`, which is half the sum.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    y, t = _same_shape(y, t)
+    xp = namespace_of(y)
+    return xp.mean((y - t) ** 2)
+
+
+def cross_entropy_error(y: Array, t: Array) -> Array:
+    """Return the mean over samples of −Σ t log(y + 1e-7) (4.2.2 to 4.2.4).
+
+    Parameters
+    ----------
+    y : array, shape (C,) or (N, C)
+        Probabilities of one sample or of a batch.
+    t : array
+        Either one-hot or soft targets of the shape of `y`, or integer labels with one dimension
+        fewer: a single label, or shape (N,). The number of dimensions decides, never the size.
+
+    Returns
+    -------
+    array, shape ()
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, the batch is empty, or a label is not in 0..C-1.
+    TypeError
+        If the labels are not integers.
+    """
+    y = as_scores(y)
+    t = check_targets(y, t, name="y")
+    xp = namespace_of(y)
+    return -xp.mean(_select(xp.log(y + CROSS_ENTROPY_DELTA), t))
+
+
+def softmax_cross_entropy(z: Array, t: Array) -> Array:
+    """Return the mean cross entropy of softmax(z), computed by log-sum-exp.
+
+    What networks train on: without the chapter's 1e-7, and finite however small a probability.
+
+    Parameters
+    ----------
+    z : array, shape (C,) or (N, C)
+        Scores of one sample or of a batch.
+    t : array
+        Targets, as in `cross_entropy_error`, which also says what is raised.
+
+    Returns
+    -------
+    array, shape ()
+    """
+    z = as_scores(z)
+    return mean_cross_entropy(z, check_targets(z, t, name="z"))
+
+
+def mean_cross_entropy(z: Array, t: Array) -> Array:
+    """Do what `softmax_cross_entropy` does, with targets that `check_targets` has seen."""
+    return -namespace_of(z).mean(_select(log_softmax(z), t))
+
+
+def softmax_loss(X: Array, t: Array) -> Array:
+    """Return ``cross_entropy_error(softmax(X), t)``: the book's loss, its 1e-7 included."""
+    return cross_entropy_error(softmax(X), t)
+
+
+def binary_cross_entropy_error(y: Array, t: Array) -> Array:
+    """Return −(t log y + (1−t) log(1−y)), summed over outputs and averaged over samples.
+
+    Parameters
+    ----------
+    y : array, shape (), (C,) or (N, C)
+        Probabilities: one, those of one sample, or of a batch.
+    t : array, shape of `y`
+        Targets between 0 and 1.
+
+    Returns
+    -------
+    array, shape ()
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    y, t = _same_shape(y, t)
+    xp = namespace_of(y)
+    loss = -(t * xp.log(y) + (1 - t) * xp.log1p(-y))
+    return loss if y.ndim == 0 else xp.mean(xp.sum(loss, axis=-1))
+
+
+def sigmoid_cross_entropy(z: Array, t: Array) -> Array:
+    """Return `binary_cross_entropy_error` of sigmoid(z) from the scores `z`, without overflow."""
+    z, t = _same_shape(z, t)
+    xp = namespace_of(z)
+    # −log σ(z) = max(−z, 0) + log(1 + exp(−|z|))
+    loss = relu(z) - t * z + xp.log1p(xp.exp(-xp.abs(z)))
+    return loss if z.ndim == 0 else xp.mean(xp.sum(loss, axis=-1))
+
+
+def function_1(x: Array) -> Array:
+    """Return 0.01 x² + 0.1 x, the chapter's function of one variable (4.3.2)."""
+    return 0.01 * x**2 + 0.1 * x
+
+
+def function_2(x: Array) -> Array:
+    """Return the sum of the squares of all elements, the chapter's x0² + x1² (4.3.3)."""
+    return namespace_of(x).sum(x**2)
+
+
+def as_float(x: Array) -> Array:
+    """Return `x` as a real floating-point array; integers and booleans become float64.
+
+    Raises
+    ------
+    TypeError
+        If `x` is no array, number or list of numbers, or is complex.
+    """
+    if isinstance(x, int | float | list | tuple | np.generic):
+        x = np.asarray(x)
+    if type(x) is np.ndarray and x.dtype.kind == "f":
+        return x
+    xp = namespace_of(x)
+    if xp.isdtype(x.dtype, "real floating"):
+        return x
+    if xp.isdtype(x.dtype, ("integral", "bool")):
+        return xp.astype(x, xp.float64)
+    raise TypeError(f"x has the type {x.dtype}; it must hold real numbers")
+
+
+def as_scores(x: Array) -> Array:
+    """Return `x` as floating point, and refuse arrays without any class along the last axis."""
+    x = as_float(x)
+    if x.ndim == 0 or x.shape[-1] == 0:
+        raise ValueError(f"x has shape {x.shape}; it must have at least one class in its last axis")
+    return x
+
+
+def check_targets(y: Array, t: Array, name: str = "y") -> Array:
+    """Return `t` ready for use with the outputs `y` of one sample (C,) or a batch (N, C).
+
+    One-hot and soft targets get the type of `y`, labels int64. Looks at label values, so it
+    waits for a GPU: call it once, before a loop.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, the batch is empty, or a label is not in 0..C-1.
+    TypeError
+        If labels are not integers, or `t` is of another array library than `y`.
+    """
+    if isinstance(t, int | list | tuple | np.generic):
+        t = np.asarray(t)
+    xp = array_namespace(**{name: y, "t": t})
+    if y.ndim not in (1, 2):
+        raise ValueError(f"{name} has shape {y.shape}; it must be (C,) or a batch (N, C)")
+    if math.prod(y.shape) == 0:
+        raise ValueError(f"{name} has shape {y.shape}: the batch is empty")
+    if t.ndim == y.ndim:
+        if t.shape != y.shape:
+            raise ValueError(
+                f"t has shape {t.shape} and {name} {y.shape}: one-hot or soft targets have the "
+                f"shape of {name}, integer labels one dimension fewer, {y.shape[:-1]}"
+            )
+        return xp.astype(t, y.dtype, copy=False)
+    if t.shape != y.shape[:-1]:
+        raise ValueError(
+            f"t has shape {t.shape}; labels for {name} of shape {y.shape} must have "
+            f"the shape {y.shape[:-1]}, one-hot targets {y.shape}"
+        )
+    return check_labels(t, y.shape[-1])
+
+
+def check_labels(t: Array, num_classes: int) -> Array:
+    """Return labels of any shape as int64, and refuse all but integers in 0..num_classes-1.
+
+    Raises
+    ------
+    TypeError
+        If they are not integers.
+    ValueError
+        If one is out of range.
+    """
+    xp = namespace_of(t)
+    if not xp.isdtype(t.dtype, "integral"):
+        raise TypeError(f"t holds labels of the type {t.dtype}; labels must be integers")
+    low, high = int(xp.min(t)), int(xp.max(t))
+    if low < 0 or high >= num_classes:
+        raise ValueError(
+            f"t holds the label {low if low < 0 else high}; "
+            f"labels of {num_classes} classes are 0 to {num_classes - 1}"
+        )
+    return xp.astype(t, xp.int64, copy=False)
+
+
+def _select(values: Array, t: Array) -> Array:
+    """Return Σ t·values over the last axis, or the values at the labels: shape () or (N,)."""
+    xp = namespace_of(values)
+    if t.ndim == values.ndim:
+        return xp.sum(t * values, axis=-1)
+    return xp.take_along_axis(values, t[..., None], axis=-1)[..., 0]
+
+
+def _same_shape(y: Any, t: Any) -> tuple[Array, Array]:
+    y, t = as_float(y), as_float(t)
+    xp = array_namespace(y=y, t=t)
+    if y.shape != t.shape:
+        raise ValueError(f"y has shape {y.shape} and t {t.shape}; the shapes must be the same")
+    if math.prod(y.shape) == 0:
+        raise ValueError(f"y has shape {y.shape}: it is empty")
+    return y, xp.astype(t, y.dtype, copy=False)

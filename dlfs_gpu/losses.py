@@ -1,0 +1,188 @@
+"""Losses as the last layer of a network: forward, backward, and the difference of each sample.
+
+``forward(x, t)`` gives the mean loss over the samples, and takes parameters stacked on a leading
+axis, (K, N, C) to (K,). ``difference`` is explained in `dlfs_gpu.layers`; here it gives the change
+of each sample's loss, (N, P), whose mean over N is the change of the loss.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from array_api_compat import device
+
+from dlfs_gpu.backend import Array, in_place, namespace_of
+from dlfs_gpu.functions import log_softmax, relu, sigmoid
+
+
+class Loss(Protocol):
+    """What a network asks of a loss; `difference` and `base` only for that method."""
+
+    def forward(self, x: Array, t: Array) -> Array:
+        """Return the mean loss of the scores `x`, (N, C), against the targets `t`."""
+
+    def backward(self, dout: Any = 1) -> Array:
+        """Return the gradient with respect to the scores, (N, C)."""
+
+
+class SoftmaxWithLoss:
+    """Mean cross entropy of softmax(x), by log-sum-exp (5.6.3).
+
+    Targets `t` are one-hot or soft, (N, C), or integer labels, (N,), already checked by
+    `dlfs_gpu.functions.check_targets`.
+    """
+
+    def __init__(self) -> None:
+        self.y: Array = None
+        self.t: Array = None
+
+    def forward(self, x: Array, t: Array) -> Array:
+        """Return the loss, of shape (), for scores `x` of shape (N, C)."""
+        xp = namespace_of(x)
+        self.t = t
+        log_y = log_softmax(x)
+        self.y = xp.exp(log_y)
+        targets = one_hot_like(t, x)
+        return -xp.mean(xp.sum(targets * log_y, axis=-1), axis=-1)
+
+    def backward(self, dout: Any = 1) -> Array:
+        """Return dout · (y Σt − t) / N."""
+        xp = namespace_of(self.y)
+        targets = one_hot_like(self.t, self.y)
+        total = xp.sum(targets, axis=-1, keepdims=True)
+        return dout * (self.y * total - targets) / self.y.shape[0]
+
+    def base(self) -> tuple[Array, ...]:
+        """Return the probabilities and a reference class, (N, 1, C), and soft targets if any."""
+        xp = namespace_of(self.y)
+        if self.t.ndim == 1:
+            return self.y[:, None, :], one_hot_like(self.t, self.y)[:, None, :]
+        reference = one_hot_like(xp.argmax(self.t, axis=-1), self.y)
+        return self.y[:, None, :], reference[:, None, :], self.t[:, None, :]
+
+    def difference(self, d: Array, y: Array, reference: Array, *t: Array) -> Array:
+        """Return (Σt)·log1p(Σ y·expm1(d)) − Σ t·d, (N, P), of each sample's loss.
+
+        Σ exp(x + d) / Σ exp(x) = Σ y·e^d = 1 + Σ y·expm1(d). All d are taken relative to that of
+        the target r, d − d[r], which changes nothing and leaves no two terms to cancel: for
+        labels the second sum is zero.
+        """
+        xp = namespace_of(d)
+        d -= xp.matmul(reference, d)
+        linear = xp.matmul(t[0], d) if t else None
+        change = xp.log1p(xp.matmul(y, in_place(xp.expm1, d)))
+        if t:
+            change = xp.sum(t[0], axis=-1, keepdims=True) * change - linear
+        return change[:, 0, :]
+
+
+class SigmoidWithLoss:
+    """Binary cross entropy of sigmoid(x), summed over outputs, averaged over samples.
+
+    Targets `t` of shape (N, C) lie between 0 and 1.
+    """
+
+    def __init__(self) -> None:
+        self.x: Array = None
+        self.t: Array = None
+
+    def forward(self, x: Array, t: Array) -> Array:
+        """Return the loss, of shape (), for scores `x` of shape (N, C)."""
+        xp = namespace_of(x)
+        self.x, self.t = x, t
+        # −log σ(x) = max(−x, 0) + log(1 + exp(−|x|))
+        losses = relu(x) - t * x + xp.log1p(xp.exp(-xp.abs(x)))
+        return xp.mean(xp.sum(losses, axis=-1), axis=-1)
+
+    def backward(self, dout: Any = 1) -> Array:
+        """Return dout · (σ(x) − t) / N."""
+        return dout * (sigmoid(self.x) - self.t) / self.x.shape[0]
+
+    def base(self) -> tuple[Array, ...]:
+        """Return σ(x), σ(−x) and t, each (N, C, 1)."""
+        x = self.x[..., None]
+        return sigmoid(x), sigmoid(-x), self.t[..., None]
+
+    def difference(self, d: Array, p: Array, q: Array, t: Array) -> Array:
+        """Return Σ log1p(p·expm1(d)) − t·d, (N, P), of each sample's loss, where p = σ(x).
+
+        (1 + e^(x+d)) / (1 + e^x) = 1 + p·expm1(d). Where t ≥ ½ the mirrored form
+        log1p(σ(−x)·expm1(−d)) + (1−t)·d is used, which leaves nothing to cancel at t = 1.
+        """
+        xp = namespace_of(d)
+        mirrored = t >= 0.5
+        sign = xp.where(mirrored, -xp.ones_like(t), xp.ones_like(t))
+        d = sign * d
+        p = xp.where(mirrored, q, p)
+        t = xp.where(mirrored, 1 - t, t)
+        return xp.sum(xp.log1p(p * xp.expm1(d)) - t * d, axis=-2)
+
+
+class SumSquaredError:
+    """½ Σ (x − t)² of each sample, averaged over samples; `t` has the shape (N, C) of `x`."""
+
+    def __init__(self) -> None:
+        self.error: Array = None
+
+    def forward(self, x: Array, t: Array) -> Array:
+        """Return the loss, of shape ()."""
+        xp = namespace_of(x)
+        self.error = x - t
+        return xp.mean(xp.sum(self.error * self.error, axis=-1), axis=-1) / 2
+
+    def backward(self, dout: Any = 1) -> Array:
+        """Return dout · (x − t) / N."""
+        return dout * self.error / self.error.shape[0]
+
+    def base(self) -> tuple[Array, ...]:
+        """Return x − t, (N, C, 1)."""
+        return (self.error[..., None],)
+
+    def difference(self, d: Array, error: Array) -> Array:
+        """Return Σ d·(x − t + d/2), (N, P), of each sample's loss.
+
+        ½(x + d − t)² − ½(x − t)² = d·(x − t) + d²/2.
+        """
+        return namespace_of(d).sum(d * (error + d / 2), axis=-2)
+
+
+class MeanSquaredError:
+    """Mean of (x − t)² over outputs and samples; `t` has the shape (N, C) of `x`."""
+
+    def __init__(self) -> None:
+        self._half_sum = SumSquaredError()
+        self._scale = 1.0
+
+    def forward(self, x: Array, t: Array) -> Array:
+        """Return the loss, of shape ()."""
+        self._scale = 2 / x.shape[-1]
+        return self._scale * self._half_sum.forward(x, t)
+
+    def backward(self, dout: Any = 1) -> Array:
+        """Return dout · 2(x − t) / (N·C)."""
+        return self._scale * self._half_sum.backward(dout)
+
+    def base(self) -> tuple[Array, ...]:
+        """Return x − t, (N, C, 1)."""
+        return self._half_sum.base()
+
+    def difference(self, d: Array, error: Array) -> Array:
+        """Return (2/C) Σ d·(x − t + d/2), (N, P): that of `SumSquaredError`, scaled alike."""
+        return self._scale * self._half_sum.difference(d, error)
+
+
+def weight_decay_difference(W: Array, weight_decay_lambda: float, h: float) -> Array:
+    """Return the change λ·h·(W + h/2) of ½λΣW² when each element alone moves by h.
+
+    ½λ(w + h)² − ½λw² = λ·h·(w + h/2).
+    """
+    return weight_decay_lambda * h * (W + h / 2)
+
+
+def one_hot_like(t: Array, y: Array) -> Array:
+    """Return labels (N,) as one-hot rows in the type of `y` (..., C); other targets as they are."""
+    xp = namespace_of(y)
+    if t.ndim > 1:
+        return t
+    classes = xp.arange(y.shape[-1], dtype=t.dtype, device=device(y))
+    return xp.astype(t[:, None] == classes, y.dtype)
