@@ -140,7 +140,7 @@ def cross_entropy_error(y: Array, t: Array) -> Array:
         If the labels are not integers.
     """
     y = as_scores(y)
-    t = check_targets(y, t, name="y")
+    t = check_targets(t, y.shape, y)
     xp = namespace_of(y)
     return -xp.mean(_select(xp.log(y + CROSS_ENTROPY_DELTA), t))
 
@@ -162,11 +162,7 @@ def softmax_cross_entropy(z: Array, t: Array) -> Array:
     array, shape ()
     """
     z = as_scores(z)
-    return mean_cross_entropy(z, check_targets(z, t, name="z"))
-
-
-def mean_cross_entropy(z: Array, t: Array) -> Array:
-    """Do what `softmax_cross_entropy` does, with targets that `check_targets` has seen."""
+    t = check_targets(t, z.shape, z, "z")
     return -namespace_of(z).mean(_select(log_softmax(z), t))
 
 
@@ -247,10 +243,10 @@ def as_scores(x: Array) -> Array:
     return x
 
 
-def check_targets(y: Array, t: Array, name: str = "y") -> Array:
-    """Return `t` ready for use with the outputs `y` of one sample (C,) or a batch (N, C).
+def check_targets(t: Array, shape: tuple[int, ...], like: Array, name: str = "y") -> Array:
+    """Return targets ready for use with outputs of `shape`, one sample (C,) or a batch (N, C).
 
-    One-hot and soft targets get the type of `y`, labels int64. Looks at label values, so it
+    One-hot and soft targets get the type of `like`, labels int64. Looks at label values, so it
     waits for a GPU: call it once, before a loop.
 
     Raises
@@ -258,28 +254,23 @@ def check_targets(y: Array, t: Array, name: str = "y") -> Array:
     ValueError
         If the shapes do not fit, the batch is empty, or a label is not in 0..C-1.
     TypeError
-        If labels are not integers, or `t` is of another array library than `y`.
+        If labels are not integers, or `t` is of another array library than `like`.
     """
     if isinstance(t, int | list | tuple | np.generic):
         t = np.asarray(t)
-    xp = array_namespace(**{name: y, "t": t})
-    if y.ndim not in (1, 2):
-        raise ValueError(f"{name} has shape {y.shape}; it must be (C,) or a batch (N, C)")
-    if math.prod(y.shape) == 0:
-        raise ValueError(f"{name} has shape {y.shape}: the batch is empty")
-    if t.ndim == y.ndim:
-        if t.shape != y.shape:
-            raise ValueError(
-                f"t has shape {t.shape} and {name} {y.shape}: one-hot or soft targets have the "
-                f"shape of {name}, integer labels one dimension fewer, {y.shape[:-1]}"
-            )
-        return xp.astype(t, y.dtype, copy=False)
-    if t.shape != y.shape[:-1]:
+    xp = array_namespace(**{name: like, "t": t})
+    if len(shape) not in (1, 2):
+        raise ValueError(f"{name} has shape {shape}; it must be (C,) or a batch (N, C)")
+    if math.prod(shape) == 0:
+        raise ValueError(f"{name} has shape {shape}: the batch is empty")
+    if t.shape == shape:
+        return xp.astype(t, like.dtype, copy=False)
+    if t.shape != shape[:-1]:
         raise ValueError(
-            f"t has shape {t.shape}; labels for {name} of shape {y.shape} must have "
-            f"the shape {y.shape[:-1]}, one-hot targets {y.shape}"
+            f"t has shape {tuple(t.shape)}; for {name} of shape {shape} integer labels must have "
+            f"the shape {shape[:-1]}, one-hot or soft targets {shape}"
         )
-    return check_labels(t, y.shape[-1])
+    return check_labels(t, shape[-1])
 
 
 def check_labels(t: Array, num_classes: int) -> Array:

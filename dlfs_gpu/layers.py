@@ -64,9 +64,7 @@ class Affine:
         """Return x @ W + b, of shape (N, J)."""
         self.x = x
         out = x @ self.W
-        if self.b is not None:
-            out += self.b
-        return out
+        return out if self.b is None else out + self.b
 
     def backward(self, dout: Array) -> Array:
         """Set `dW` and `db`, and return the gradient with respect to the input, (N, I)."""

@@ -1,333 +1,19 @@
-"""Networks: stacks of layers with a loss; predict, loss, accuracy and gradients (4.5)."""
+"""The chapter's networks: SimpleNet, TwoLayerNet, and MultiLayerNet of any depth (4.4.2, 4.5)."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
-from dlfs_gpu.backend import Array, Backend, array_namespace, get_backend, memory_budget
-from dlfs_gpu.differences import difference_gradients
-from dlfs_gpu.functions import as_float, check_targets, softmax
-from dlfs_gpu.gradient import Method, check_step, default_step, numerical_gradient
+from dlfs_gpu.backend import Array, Backend, get_backend
 from dlfs_gpu.layers import Affine, Dropout, Relu, Sigmoid, Tanh
-from dlfs_gpu.losses import SoftmaxWithLoss, one_hot_like, weight_decay_difference
+from dlfs_gpu.network import Network
 
-GradientMethod = Literal["loop", "batched", "difference"]
-
-ACTIVATIONS: dict[str, type] = {"sigmoid": Sigmoid, "relu": Relu, "tanh": Tanh}
-
-# Samples at once when accuracies are computed, so that whole data sets need little memory.
-_EVALUATION_BATCH = 10_000
-
-
-class Network:
-    """A stack of layers and a loss.
-
-    Parameters
-    ----------
-    layers : sequence of layers
-        Their parameters become ``params["W1"]``, ``params["b1"]`` and so on; arrays put there
-        later, in place or not, are used.
-    loss : optional
-        Loss layer, `SoftmaxWithLoss` by default.
-    weight_decay_lambda : float
-        Adds ½λΣW² over all weights, not biases, to the loss (6.4.2).
-
-    Attributes
-    ----------
-    params : dict of str to array
-    layers : list
-    loss_layer
-    backend : Backend
-        Where the parameters are, and where inputs must be.
-
-    Raises
-    ------
-    ValueError
-        If no layer is an `Affine`, or `weight_decay_lambda` is negative or not finite.
-
-    Notes
-    -----
-    Methods take x of shape (N, I) or one sample (I,), and targets t as one-hot or soft (N, C) or
-    integer labels (N,), or those of one sample. They raise ValueError for shapes that do not fit
-    and labels out of range, and TypeError for arrays of another library than the parameters'.
-    Nothing is moved between host and device.
-    """
-
-    def __init__(
-        self, layers: Sequence[Any], loss: Any = None, weight_decay_lambda: float = 0.0
-    ) -> None:
-        if not (math.isfinite(weight_decay_lambda) and weight_decay_lambda >= 0):
-            raise ValueError(
-                f"weight_decay_lambda is {weight_decay_lambda}; it must be 0 or more, and finite"
-            )
-        self.layers = list(layers)
-        self.loss_layer = SoftmaxWithLoss() if loss is None else loss
-        self.weight_decay_lambda = weight_decay_lambda
-        self._affine = [layer for layer in self.layers if isinstance(layer, Affine)]
-        if not self._affine:
-            raise ValueError("layers holds no Affine layer, so there is nothing to train")
-        self.params: dict[str, Array] = {}
-        for number, layer in enumerate(self._affine, 1):
-            self.params[f"W{number}"] = layer.W
-            if layer.b is not None:
-                self.params[f"b{number}"] = layer.b
-        xp = array_namespace(**self.params)
-        self.backend = get_backend("cupy" if xp.__name__.endswith("cupy") else "numpy")
-
-    @property
-    def dtype(self) -> Any:
-        """Type of the parameters, to which inputs are converted."""
-        return self.params["W1"].dtype
-
-    @property
-    def sizes(self) -> list[int]:
-        """Features of the input, of each hidden layer, and of the output."""
-        return [self._affine[0].W.shape[0], *(layer.W.shape[1] for layer in self._affine)]
-
-    def scores(self, x: Array) -> Array:
-        """Return the output of the last layer, (N, C) or (C,), with dropout off."""
-        batch = self._inputs(x)
-        out = self.forward(batch, training=False)
-        return out if x.ndim == batch.ndim else out[0]
-
-    def predict(self, x: Array) -> Array:
-        """Return probabilities, (N, C) or (C,): the softmax of `scores`."""
-        return softmax(self.scores(x))
-
-    def loss(self, x: Array, t: Array) -> Array:
-        """Return the mean loss, of shape (), weight decay included, with dropout off."""
-        return self.mean_loss(*self.check(x, t), training=False)
-
-    def accuracy(self, x: Array, t: Array) -> float:
-        """Return the share of samples whose largest score is at the target."""
-        x, t = self.check(x, t)
-        return self.share_right(x, t)
-
-    def gradient(self, x: Array, t: Array) -> dict[str, Array]:
-        """Return the gradient of the loss by backpropagation, with dropout on (chapter 5)."""
-        return self.loss_and_gradient(*self.check(x, t))[1]
-
-    def numerical_gradient(
-        self,
-        x: Array,
-        t: Array,
-        h: float | None = None,
-        method: GradientMethod = "difference",
-        *,
-        max_memory: int | None = None,
-        threads: int | None = None,
-        progress: bool = False,
-    ) -> dict[str, Array]:
-        """Return the gradient of the loss by central differences of all parameters (4.5.2).
-
-        Parameters
-        ----------
-        x, t : array
-            Batch and targets.
-        h : float, optional
-            Step. By default 1e-4 for ``"difference"``, which loses no digits at any h, and
-            `dlfs_gpu.default_step` for the others.
-        method : {"difference", "batched", "loop"}
-            All give the same difference. ``"difference"`` follows each change through the layers
-            (`dlfs_gpu.differences`); ``"batched"`` evaluates the loss for many perturbed copies
-            at a time; ``"loop"``, the chapter's, for one.
-        max_memory : int, optional
-            Bytes to use for work in flight: 256 MiB by default, half of the free memory on a GPU.
-        threads : int, optional
-            Threads that ``"difference"`` uses on the CPU; they do not change the result.
-        progress : bool
-            Show a progress bar for ``"batched"`` and ``"loop"``.
-
-        Returns
-        -------
-        dict of str to array
-            With the keys, shapes and types of ``params``.
-
-        Raises
-        ------
-        ValueError
-            Further: if h is not positive and finite, or lost in rounding; if `max_memory` is too
-            small; if dropout is on and not frozen, for ``"batched"`` and ``"loop"``.
-        TypeError
-            Further: if a layer has no `difference` and the method is ``"difference"``.
-        """
-        if method not in get_args(GradientMethod):
-            raise ValueError(f"method is {method!r}; it must be one of {get_args(GradientMethod)}")
-        x, t = self.check(x, t)
-        if method == "difference":
-            h = 1e-4 if h is None else check_step(h)
-            return self.loss_and_differences(x, t, h, max_memory, threads)[1]
-        self.refuse_random_dropout()
-        return {
-            key: self._evaluated_differences(key, x, t, h, method, max_memory, progress)
-            for key in self.params
-        }
-
-    def loss_and_gradient(self, x: Array, t: Array) -> tuple[Array, dict[str, Array]]:
-        """Return loss and gradient of one pass each way, for arrays that `check` has seen."""
-        loss = self.mean_loss(x, t, training=True)
-        dout = self.loss_layer.backward()
-        for layer in reversed(self.layers):
-            dout = layer.backward(dout)
-        grads = {}
-        for number, layer in enumerate(self._affine, 1):
-            grads[f"W{number}"] = layer.dW
-            if self.weight_decay_lambda:
-                grads[f"W{number}"] = layer.dW + self.weight_decay_lambda * layer.W
-            if layer.b is not None:
-                grads[f"b{number}"] = layer.db
-        return loss, grads
-
-    def loss_and_differences(
-        self,
-        x: Array,
-        t: Array,
-        h: float = 1e-4,
-        max_memory: int | None = None,
-        threads: int | None = None,
-    ) -> tuple[Array, dict[str, Array]]:
-        """Return loss and ``"difference"`` gradient, for arrays that `check` has seen."""
-        loss = self.mean_loss(x, t, training=True)
-        gradients = difference_gradients(
-            self.layers, self.loss_layer, h, max_memory=max_memory, threads=threads
-        )
-        decay = self.weight_decay_lambda
-        grads = {}
-        for number, (layer, (dW, db)) in enumerate(zip(self._affine, gradients, strict=True), 1):
-            if decay:
-                upper = weight_decay_difference(layer.W, decay, h)
-                lower = weight_decay_difference(layer.W, decay, -h)
-                dW = dW + (upper - lower) / (2 * h)
-            grads[f"W{number}"] = dW
-            if layer.b is not None:
-                grads[f"b{number}"] = db
-        return loss, grads
-
-    def forward(self, x: Array, training: bool, **replaced: Array) -> Array:
-        """Return the output of the last layer for a batch.
-
-        Parameters
-        ----------
-        x : array, shape (N, I)
-        training : bool
-            Whether dropout is on.
-        **replaced
-            Arrays to use instead of those in ``params``, of their shape or stacked, (K, *shape),
-            which gives (K, N, C).
-        """
-        params = {**self.params, **replaced}
-        for number, layer in enumerate(self._affine, 1):
-            layer.W = params[f"W{number}"]
-            if layer.b is not None:
-                b = params[f"b{number}"]
-                layer.b = b if b.ndim == 1 else b[:, None, :]
-        for layer in self.layers:
-            if isinstance(layer, Dropout):
-                layer.train_flg = training
-            x = layer.forward(x)
-        return x
-
-    def mean_loss(self, x: Array, t: Array, training: bool, **replaced: Array) -> Array:
-        """Return the loss, () or (K,), for arrays that `check` has seen; see `forward`."""
-        loss = self.loss_layer.forward(self.forward(x, training, **replaced), t)
-        if self.weight_decay_lambda:
-            xp = array_namespace(loss=loss)
-            for layer in self._affine:
-                squares = xp.sum(layer.W * layer.W, axis=(-2, -1))
-                loss = loss + 0.5 * self.weight_decay_lambda * squares
-        return loss
-
-    def share_right(self, x: Array, t: Array) -> float:
-        """Return the accuracy on arrays that `check` has seen, a block of samples at a time."""
-        xp = array_namespace(x=x)
-        right = 0
-        for start in range(0, x.shape[0], _EVALUATION_BATCH):
-            stop = start + _EVALUATION_BATCH
-            answers = xp.argmax(self.forward(x[start:stop], training=False), axis=-1)
-            labels = t[start:stop] if t.ndim == 1 else xp.argmax(t[start:stop], axis=-1)
-            right = right + xp.sum(xp.astype(answers == labels, xp.int64))
-        return float(right) / x.shape[0]
-
-    def check(self, x: Array, t: Array) -> tuple[Array, Array]:
-        """Return batch and targets ready for the network, or raise what the class says."""
-        one = x.ndim == 1 if hasattr(x, "ndim") else False
-        x = self._inputs(x)
-        xp = array_namespace(x=x)
-        n, classes = x.shape[0], self.sizes[-1]
-        y = xp.broadcast_to(self.params["W1"][0, 0], (n, classes))
-        if one:
-            y = y[0]
-        if isinstance(self.loss_layer, SoftmaxWithLoss):
-            t = check_targets(y, t, name="the output")
-        else:
-            t = as_float(t)
-            array_namespace(x=x, t=t)
-            if t.shape != y.shape:
-                raise ValueError(f"t has shape {t.shape}; it must be {y.shape}")
-            t = xp.astype(t, self.dtype, copy=False)
-        return x, t[None] if one else t
-
-    def refuse_random_dropout(self) -> None:
-        """Raise ValueError if a `Dropout` layer draws a new mask at every pass."""
-        for layer in self.layers:
-            if isinstance(layer, Dropout) and layer.dropout_ratio > 0 and not layer.frozen:
-                raise ValueError(
-                    "the network has a Dropout layer that draws a new mask at every pass, so "
-                    "losses cannot be compared; set its frozen to True to keep one mask"
-                )
-
-    def _inputs(self, x: Array) -> Array:
-        """Return x as a batch (N, I) in the type of the parameters."""
-        W = self.params["W1"]
-        x = as_float(x)
-        try:
-            xp = array_namespace(x=x, W1=W)
-        except TypeError:
-            raise TypeError(
-                f"x is a {type(x).__module__.split('.')[0]} array, but the network is on the "
-                f"backend {self.backend.name!r}: pass network.backend.asarray(x)"
-            ) from None
-        if x.ndim not in (1, 2) or x.shape[-1] != W.shape[0]:
-            raise ValueError(
-                f"x has shape {x.shape}; it must be (N, {W.shape[0]}) or ({W.shape[0]},)"
-            )
-        if x.shape[0] == 0:
-            raise ValueError(f"x has shape {x.shape}: the batch is empty")
-        x = xp.astype(x, W.dtype, copy=False)
-        return x if x.ndim == 2 else x[None]
-
-    def _evaluated_differences(
-        self,
-        key: str,
-        x: Array,
-        t: Array,
-        h: float | None,
-        method: Method,
-        max_memory: int | None,
-        progress: bool,
-    ) -> Array:
-        """Return central differences for one parameter by evaluating the loss."""
-        param = self.params[key]
-        if method == "loop":
-            return numerical_gradient(
-                lambda _: self.mean_loss(x, t, training=True), param, h, progress=progress
-            )
-        t = one_hot_like(t, self.params["W1"][:1, : self.sizes[-1]]) if t.ndim == 1 else t
-        # A copy of the parameter comes with all the layers' outputs for it.
-        own, outputs = math.prod(param.shape), 3 * x.shape[0] * sum(self.sizes[1:])
-        budget = memory_budget(param, max_memory) * own // (own + outputs)
-        return numerical_gradient(
-            lambda stacked: self.mean_loss(x, t, training=True, **{key: stacked}),
-            param,
-            h,
-            method="batched",
-            max_memory=budget,
-            progress=progress,
-        )
+ACTIVATIONS: dict[str, type] = {"relu": Relu, "sigmoid": Sigmoid, "tanh": Tanh}
 
 
 class MultiLayerNet(Network):
@@ -390,7 +76,7 @@ class MultiLayerNet(Network):
         rng = np.random.default_rng(seed)
         masks = np.random.default_rng(seed).spawn(1)[0]
         layers: list[Any] = []
-        for n, m in zip(sizes, sizes[1:], strict=False):
+        for n, m in itertools.pairwise(sizes):
             if layers:
                 layers.append(ACTIVATIONS[activation]())
                 if dropout_ratio:
@@ -463,7 +149,7 @@ class SimpleNet(Network):
         self.backend = place
 
     @property
-    def W(self) -> Array:
+    def W(self) -> Array:  # noqa: N802 - the book's name
         """The weights."""
         return self.params["W1"]
 

@@ -1,0 +1,381 @@
+"""Data to train on: the embedded digits, MNIST and its like, CSV files; labels and minibatches."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import array_api_compat
+import numpy as np
+from numpy.typing import NDArray
+
+from dlfs_gpu.backend import Array, Backend, array_namespace, get_backend
+from dlfs_gpu.csv_data import check_alike, read_table
+from dlfs_gpu.idx import load_idx, load_published
+
+__all__ = [
+    "CsvData",
+    "MinibatchSampler",
+    "load_csv",
+    "load_digits",
+    "load_fashion_mnist",
+    "load_idx",
+    "load_mnist",
+    "one_hot",
+]
+
+Splits: TypeAlias = tuple[tuple[Array, Array], tuple[Array, Array]]
+"""``(x_train, t_train), (x_test, t_test)``."""
+
+_CLASSES = 10
+
+
+def load_digits(one_hot_label: bool = False, *, backend: str | Backend | None = None) -> Splits:
+    """Load the handwritten digits that come with scikit-learn: 1,797 images of 8 by 8 pixels.
+
+    They need no network. The split is always the same: 1,437 to train and 360 to test, with every
+    digit in both in proportion [1]_.
+
+    Parameters
+    ----------
+    one_hot_label : bool, optional
+        Give the labels as float32 of shape (N, 10) instead of int64 of shape (N,).
+    backend : str or Backend, optional
+        Where to put the arrays, as for `dlfs_gpu.backend.get_backend`.
+
+    Returns
+    -------
+    (x_train, t_train), (x_test, t_test)
+        Images as float32 of shape (N, 64) between 0 and 1, and their labels.
+
+    References
+    ----------
+    .. [1] E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine
+       Learning Repository, 1998, https://doi.org/10.24432/C50P49
+    """
+    import sklearn.datasets
+
+    chosen = get_backend(backend)
+    images, labels = sklearn.datasets.load_digits(return_X_y=True)
+    x = (images / 16).astype(np.float32)
+    t = labels.astype(np.int64)
+    train, test = _stratified_split(t)
+    return (
+        _place(chosen, x[train], t[train], _CLASSES, one_hot_label),
+        _place(chosen, x[test], t[test], _CLASSES, one_hot_label),
+    )
+
+
+def load_mnist(
+    normalize: bool = True,
+    flatten: bool = True,
+    one_hot_label: bool = False,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    backend: str | Backend | None = None,
+) -> Splits:
+    """Load MNIST: 60,000 and 10,000 handwritten digits of 28 by 28 pixels [1]_.
+
+    The four files are taken from `data_dir`, or else from the folder named by the environment
+    variable ``DLFS_GPU_DATA`` if any of them is there, packed (.gz) or not; or else they are
+    downloaded once to the user's cache folder. Wherever they come from, they are checked
+    against the published digests before they are used.
+
+    Parameters
+    ----------
+    normalize : bool, optional
+        Give pixels as float32 between 0 and 1; otherwise as uint8 between 0 and 255.
+    flatten : bool, optional
+        Give images of shape (N, 784); otherwise (N, 1, 28, 28).
+    one_hot_label : bool, optional
+        Give labels as float32 of shape (N, 10); otherwise as int64 of shape (N,).
+    data_dir : path, optional
+        The folder that holds the four files.
+    backend : str or Backend, optional
+        Where to put the arrays, as for `dlfs_gpu.backend.get_backend`.
+
+    Returns
+    -------
+    (x_train, t_train), (x_test, t_test)
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder lacks some of the files.
+    ConnectionError
+        If no mirror gave a file; the message says which files to put where.
+    ValueError
+        If a file is damaged, or not MNIST's; the message names the file, and the digest found
+        and the one expected.
+
+    References
+    ----------
+    .. [1] Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to
+       Document Recognition", Proceedings of the IEEE 86(11), 1998,
+       https://doi.org/10.1109/5.726791
+    """
+    return _load("mnist", normalize, flatten, one_hot_label, data_dir, backend)
+
+
+def load_fashion_mnist(
+    normalize: bool = True,
+    flatten: bool = True,
+    one_hot_label: bool = False,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    backend: str | Backend | None = None,
+) -> Splits:
+    """Load Fashion-MNIST: ten kinds of clothes in the layout of MNIST [1]_.
+
+    The files are found, the arguments understood and the errors raised as by `load_mnist`, but
+    local files must be packed: no digests are published that unpacked ones could be checked
+    against.
+
+    References
+    ----------
+    .. [1] H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking
+       Machine Learning Algorithms", 2017, https://arxiv.org/abs/1708.07747
+    """
+    return _load("fashion-mnist", normalize, flatten, one_hot_label, data_dir, backend)
+
+
+@dataclass(frozen=True, eq=False)
+class CsvData:
+    """Samples from CSV files.
+
+    Attributes
+    ----------
+    x_train, x_test : array of float32, shape (N, columns)
+        The columns other than the label's, divided by the scale.
+    t_train, t_test : array of int64, shape (N,), or of float32, shape (N, len(classes))
+        Labels counted from 0, one-hot if that was asked for.
+    classes : tuple of int
+        The files' own labels: ``classes[t]`` is what the file says where `t_train` says t.
+    """
+
+    x_train: Array
+    t_train: Array
+    x_test: Array
+    t_test: Array
+    classes: tuple[int, ...]
+
+
+def load_csv(
+    train: str | os.PathLike[str],
+    test: str | os.PathLike[str] | None = None,
+    *,
+    label_column: str = "label",
+    scale: float = 255.0,
+    one_hot_label: bool = False,
+    backend: str | Backend | None = None,
+) -> CsvData:
+    """Load CSV files with a header row, a column of integer labels, and numbers in all others.
+
+    Labels may be any integers and skip some, as those of the sign-language alphabet do
+    (0 to 24 without 9); they are mapped to 0, 1, 2, ...
+
+    Parameters
+    ----------
+    train : path
+        The file to train on.
+    test : path, optional
+        The file to test on, with the same columns. Without it, a fixed fifth of `train` is set
+        apart, with every label in both parts in proportion.
+    label_column : str, optional
+        Name of the column of labels.
+    scale : float, optional
+        What the other columns are divided by: 255 makes bytes lie between 0 and 1.
+    one_hot_label : bool, optional
+        Give the labels as float32 of shape (N, number of classes) instead of int64 of shape (N,).
+    backend : str or Backend, optional
+        Where to put the arrays, as for `dlfs_gpu.backend.get_backend`.
+
+    Raises
+    ------
+    OSError
+        If a file is missing or cannot be read.
+    ValueError
+        If `scale` is not positive and finite in float32; if a file is empty, has no rows, not
+        exactly one label column, or no other; if a row has another length than the header, a
+        cell is not a finite number, or a label not an integer; if `test` has other columns or
+        labels than `train`, or `train` is too small to be split. The message names the file and
+        the line.
+    """
+    single = np.finfo(np.float32)
+    if not float(single.tiny) <= scale <= float(single.max):
+        raise ValueError(f"scale is {scale}; it must be positive and finite in float32")
+    chosen = get_backend(backend)
+    known = read_table(Path(train), label_column, scale)
+    classes, t_known = np.unique(known.labels, return_inverse=True)
+    if test is None:
+        try:
+            train_rows, test_rows = _stratified_split(known.labels)
+        except ValueError as error:
+            raise ValueError(
+                f"{train} cannot be split into parts to train and to test on: {error} "
+                "Add rows, or give a file as test."
+            ) from error
+        x_train, t_train = known.x[train_rows], t_known[train_rows]
+        x_test, t_test = known.x[test_rows], t_known[test_rows]
+    else:
+        unseen = read_table(Path(test), label_column, scale)
+        check_alike(unseen, known)
+        x_train, t_train = known.x, t_known
+        x_test, t_test = unseen.x, np.searchsorted(classes, unseen.labels)
+    return CsvData(
+        *_place(chosen, x_train, t_train, len(classes), one_hot_label),
+        *_place(chosen, x_test, t_test, len(classes), one_hot_label),
+        tuple(classes.tolist()),
+    )
+
+
+def one_hot(
+    labels: Array, num_classes: int, *, dtype: Literal["float32", "float64"] = "float32"
+) -> Array:
+    """Write each label as a vector of zeros with a one at the label's place.
+
+    Parameters
+    ----------
+    labels : array of integers, any shape
+        Labels from 0 to ``num_classes - 1``.
+    num_classes : int
+        Length of the vectors.
+    dtype : {"float32", "float64"}, optional
+        Their type.
+
+    Returns
+    -------
+    array, shape (*labels.shape, num_classes)
+        In the library and on the device of `labels`.
+
+    Raises
+    ------
+    TypeError
+        If `labels` is not an array of integers, or `num_classes` not an integer.
+    ValueError
+        If a label is out of range, or `num_classes` is below 1.
+    """
+    xp = array_namespace(labels=labels)
+    if not xp.isdtype(labels.dtype, "integral"):
+        raise TypeError(f"labels is an array of {labels.dtype}; it must be one of integers")
+    _check_positive("num_classes", num_classes)
+    if math.prod(labels.shape):
+        low, high = int(xp.min(labels)), int(xp.max(labels))
+        if low < 0 or high >= num_classes:
+            raise ValueError(
+                f"labels run from {low} to {high}; for {num_classes} classes they must lie "
+                f"between 0 and {num_classes - 1}"
+            )
+    classes = xp.arange(num_classes, dtype=xp.int64, device=array_api_compat.device(labels))
+    hits = xp.astype(labels, xp.int64)[..., None] == classes
+    return xp.astype(hits, getattr(xp, dtype))
+
+
+class MinibatchSampler:
+    """Draws the indices of minibatches, on the host: the same for every backend.
+
+    Parameters
+    ----------
+    size : int
+        Number of samples to draw from.
+    batch_size : int
+        Number of indices in a minibatch, at most `size`.
+    seed : int, optional
+        Equal seeds draw equal minibatches, however the calls to `draw` are cut.
+    replacement : bool, optional
+        Draw each index from all samples, as the chapter does: `size` draws then see about 63 %
+        of them. Otherwise the samples are shuffled again and again, and each run of `size`
+        indices holds every sample once; a minibatch may straddle two such runs.
+
+    Raises
+    ------
+    TypeError
+        If `size` or `batch_size` is not an integer.
+    ValueError
+        If one of them is below 1, or `batch_size` is above `size`.
+    """
+
+    def __init__(
+        self, size: int, batch_size: int, *, seed: int | None = None, replacement: bool = True
+    ) -> None:
+        _check_positive("size", size)
+        _check_positive("batch_size", batch_size)
+        if batch_size > size:
+            raise ValueError(
+                f"batch_size is {batch_size}; it must not be above the number of samples, {size}"
+            )
+        self.size = size
+        self.batch_size = batch_size
+        self.replacement = replacement
+        self._rng = np.random.default_rng(seed)
+        self._shuffled = np.empty(0, dtype=np.int64)
+
+    def draw(self, count: int) -> NDArray[np.int64]:
+        """Draw the next minibatches.
+
+        Parameters
+        ----------
+        count : int
+            How many.
+
+        Returns
+        -------
+        ndarray of int64, shape (count, batch_size)
+        """
+        _check_positive("count", count)
+        shape = count, self.batch_size
+        if self.replacement:
+            return self._rng.integers(self.size, size=shape)
+        needed = count * self.batch_size
+        runs = math.ceil((needed - len(self._shuffled)) / self.size)
+        stream = np.concatenate(
+            [self._shuffled, *(self._rng.permutation(self.size) for _ in range(runs))]
+        )
+        self._shuffled = stream[needed:]
+        return stream[:needed].reshape(shape)
+
+
+def _load(
+    name: str,
+    normalize: bool,
+    flatten: bool,
+    one_hot_label: bool,
+    data_dir: str | os.PathLike[str] | None,
+    backend: str | Backend | None,
+) -> Splits:
+    chosen = get_backend(backend)
+
+    def arrange(x: NDArray[np.uint8], t: NDArray[np.int64]) -> tuple[Array, Array]:
+        shaped = x.reshape(len(x), -1) if flatten else x[:, np.newaxis]
+        pixels = shaped / np.float32(255) if normalize else shaped
+        return _place(chosen, pixels, t, _CLASSES, one_hot_label)
+
+    train, test = load_published(name, data_dir)
+    return arrange(*train), arrange(*test)
+
+
+def _place(
+    backend: Backend, x: NDArray[Any], t: NDArray[np.int64], num_classes: int, one_hot_label: bool
+) -> tuple[Array, Array]:
+    labels = backend.asarray(t)
+    return backend.asarray(x), one_hot(labels, num_classes) if one_hot_label else labels
+
+
+def _stratified_split(t: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows to train on and those to test on, a fifth."""
+    import sklearn.model_selection
+
+    train, test = sklearn.model_selection.train_test_split(
+        np.arange(len(t)), test_size=0.2, random_state=0, stratify=t
+    )
+    return train, test
+
+
+def _check_positive(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} is {value!r}; it must be an integer")
+    if value < 1:
+        raise ValueError(f"{name} is {value}; it must be at least 1")

@@ -1,0 +1,35 @@
+"""Fixtures for the whole suite."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pytest
+from libraries import Library, libraries
+
+mpl.use("Agg")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test that asks for `lib` on every array library."""
+    if "lib" in metafunc.fixturenames:
+        cases: list[Any] = []
+        for case in libraries():
+            if isinstance(case, Library):
+                cases.append(pytest.param(case, id=f"{case.name}-{case.dtype}"))
+            else:
+                skip = pytest.mark.skip(reason=case[1])
+                cases.append(pytest.param(None, id=case[0], marks=skip))
+        metafunc.parametrize("lib", cases)
+
+
+@pytest.fixture(scope="session")
+def mnist_dir() -> Path:
+    """The folder of the real MNIST files; tests that need it are skipped without."""
+    folder = Path(os.environ.get("DLFS_GPU_DATA") or Path(__file__).parents[2] / "shared/mnist")
+    if not (folder / "train-images-idx3-ubyte.gz").is_file():
+        pytest.skip(f"MNIST is not in {folder}; set DLFS_GPU_DATA to its folder")
+    return folder

@@ -1,0 +1,467 @@
+"""Datasets: what is loaded, where it comes from, how it is checked; labels and minibatches."""
+
+import dataclasses
+import gzip
+import hashlib
+import http.server
+import os
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import array_api_compat
+import array_api_strict
+import numpy as np
+import pooch
+import pytest
+
+from dlfs_gpu import idx
+from dlfs_gpu.backend import get_backend, namespace_of
+from dlfs_gpu.datasets import (
+    MinibatchSampler,
+    load_digits,
+    load_fashion_mnist,
+    load_mnist,
+    one_hot,
+)
+
+TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = FILES = (
+    "train-images-idx3-ubyte.gz",
+    "train-labels-idx1-ubyte.gz",
+    "t10k-images-idx3-ubyte.gz",
+    "t10k-labels-idx1-ubyte.gz",
+)
+MNIST_FOLDER = Path(
+    os.environ.get("DLFS_GPU_DATA") or Path(__file__).parents[2] / "shared" / "mnist"
+)
+needs_mnist = pytest.mark.skipif(
+    not (MNIST_FOLDER / TRAIN_IMAGES).is_file(),
+    reason=f"MNIST's packed files are not in {MNIST_FOLDER}; DLFS_GPU_DATA can name their folder",
+)
+
+rng = np.random.default_rng(0)
+X_TRAIN, X_TEST = (rng.integers(0, 256, (n, 28, 28), dtype=np.uint8) for n in (20, 10))
+T_TRAIN, T_TEST = (np.arange(n, dtype=np.uint8) % 10 for n in (20, 10))
+CONTENTS = {
+    file: bytes([0, 0, 8, x.ndim]) + np.array(x.shape, ">u4").tobytes() + x.tobytes()
+    for file, x in zip(FILES, (X_TRAIN, T_TRAIN, X_TEST, T_TEST), strict=True)
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test sees the user's data or cache, or uses the network; arrays are on the host."""
+    monkeypatch.delenv("DLFS_GPU_DATA", raising=False)
+    monkeypatch.setenv("DLFS_GPU_BACKEND", "numpy")
+    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache" / project)
+    for name, source in idx._SOURCES.items():
+        offline = dataclasses.replace(source, mirrors=())
+        monkeypatch.setitem(idx._SOURCES, name, offline)
+    return tmp_path / "cache" / "dlfs_gpu" / "mnist"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of packed files, which pass for MNIST's and, packed, for Fashion-MNIST's."""
+    result = tmp_path / "published"
+    publish(result, CONTENTS, monkeypatch)
+    return result
+
+
+def publish(folder: Path, contents: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.mkdir()
+    for file, content in contents.items():
+        (folder / file).write_bytes(gzip.compress(content, mtime=0))
+    sha256 = tuple(hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in FILES)
+    md5 = tuple(hashlib.md5(contents[file]).hexdigest() for file in FILES)
+    for name, unpacked in (("mnist", md5), ("fashion-mnist", None)):
+        source = dataclasses.replace(idx._SOURCES[name], sha256=sha256, unpacked_md5=unpacked)
+        monkeypatch.setitem(idx._SOURCES, name, source)
+
+
+def unpack(folder: Path, *files: str) -> None:
+    for file in files:
+        packed = folder / file
+        packed.with_suffix("").write_bytes(gzip.decompress(packed.read_bytes()))
+        packed.unlink()
+
+
+class TestDigits:
+    def test_arrays(self) -> None:
+        (x_train, t_train), (x_test, t_test) = load_digits(backend="numpy")
+        assert x_train.shape == (1437, 64)
+        assert x_test.shape == (360, 64)
+        assert x_train.dtype == x_test.dtype == np.float32
+        assert t_train.dtype == t_test.dtype == np.int64
+        assert x_train.min() == 0
+        assert x_train.max() == 1
+        assert set(np.bincount(t_test)) <= {35, 36, 37}
+
+    def test_split_is_fixed_and_complete(self) -> None:
+        from sklearn.datasets import load_digits as original
+
+        (x_train, t_train), (x_test, t_test) = load_digits()
+        images, labels = original(return_X_y=True)
+        ours = np.column_stack([np.concatenate([x_train, x_test]) * 16, [*t_train, *t_test]])
+        theirs = np.column_stack([images, labels])
+        np.testing.assert_array_equal(np.unique(ours, axis=0), np.unique(theirs, axis=0))
+        np.testing.assert_array_equal(load_digits()[1][0], x_test)
+
+    def test_one_hot(self) -> None:
+        (_, t_train), (_, t_test) = load_digits()
+        (_, hot_train), (_, hot_test) = load_digits(one_hot_label=True)
+        np.testing.assert_array_equal(hot_train, np.eye(10, dtype=np.float32)[t_train], strict=True)
+        np.testing.assert_array_equal(hot_test, np.eye(10, dtype=np.float32)[t_test], strict=True)
+
+
+@needs_mnist
+class TestRealMnist:
+    def test_golden(self) -> None:
+        (x_train, t_train), (x_test, t_test) = load_mnist(data_dir=MNIST_FOLDER)
+        assert x_train.shape == (60000, 784)
+        assert x_test.shape == (10000, 784)
+        assert x_train.dtype == np.float32
+        assert x_train.max() == 1
+        assert x_train.mean(dtype=np.float64) == pytest.approx(0.1306604762738429, abs=1e-8)
+        assert np.count_nonzero(x_train) / x_train.size == pytest.approx(0.191, abs=5e-4)
+        assert t_train[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+        assert t_test[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+        counts = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+        assert np.bincount(t_train).tolist() == counts
+
+    def test_unpacked_and_recompressed(self, tmp_path: Path) -> None:
+        for file in FILES:
+            shutil.copyfile(MNIST_FOLDER / file, tmp_path / file)
+        labels = gzip.decompress((tmp_path / TRAIN_LABELS).read_bytes())
+        (tmp_path / TRAIN_LABELS).write_bytes(gzip.compress(labels, 1))
+        unpack(tmp_path, TRAIN_IMAGES, TEST_IMAGES, TEST_LABELS)
+        (x_train, t_train), (x_test, t_test) = load_mnist(False, data_dir=tmp_path)
+        assert x_train.shape == (60000, 784)
+        assert (t_train[-1], t_test[-1]) == (8, 6)
+        assert x_test.dtype == np.uint8
+
+    def test_it_is_not_fashion_mnist(self) -> None:
+        found = "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
+        expected = "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"
+        with pytest.raises(
+            ValueError,
+            match=f"not Fashion-MNIST's {TRAIN_IMAGES}: the SHA-256 is {found}, .* {expected}",
+        ):
+            load_fashion_mnist(data_dir=MNIST_FOLDER)
+
+
+@pytest.mark.parametrize("load", [load_mnist, load_fashion_mnist])
+class TestForms:
+    def test_default(self, load: Callable[..., Any], folder: Path) -> None:
+        (x_train, t_train), (x_test, t_test) = load(data_dir=folder)
+        flat = X_TRAIN.reshape(20, 784).astype(np.float32) / np.float32(255)
+        np.testing.assert_array_equal(x_train, flat, strict=True)
+        np.testing.assert_array_equal(t_train, T_TRAIN.astype(np.int64), strict=True)
+        assert x_test.shape == (10, 784)
+        np.testing.assert_array_equal(t_test, T_TEST)
+
+    def test_bytes_and_planes(self, load: Callable[..., Any], folder: Path) -> None:
+        (x_train, _), (x_test, _) = load(normalize=False, flatten=False, data_dir=str(folder))
+        np.testing.assert_array_equal(x_train, X_TRAIN[:, np.newaxis], strict=True)
+        np.testing.assert_array_equal(x_test, X_TEST[:, np.newaxis], strict=True)
+
+    def test_one_hot(self, load: Callable[..., Any], folder: Path) -> None:
+        (_, t_train), _ = load(one_hot_label=True, data_dir=folder)
+        np.testing.assert_array_equal(t_train, np.eye(10, dtype=np.float32)[T_TRAIN], strict=True)
+
+
+def test_arrays_are_on_the_backend(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DLFS_GPU_BACKEND")
+    auto = get_backend("auto")
+    for load in (load_digits, partial(load_mnist, data_dir=folder)):
+        for one_hot_label in (False, True):
+            host = load(one_hot_label=one_hot_label, backend="numpy")
+            for here, there in zip(
+                sum(load(one_hot_label=one_hot_label), ()), sum(host, ()), strict=True
+            ):
+                assert namespace_of(here) is auto.xp
+                np.testing.assert_array_equal(auto.to_numpy(here), there, strict=True)
+
+
+class TestLocalFiles:
+    def test_environment_variable(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DLFS_GPU_DATA", str(folder))
+        np.testing.assert_array_equal(load_mnist()[1][1], T_TEST)
+
+    def test_argument_before_variable(
+        self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DLFS_GPU_DATA", str(tmp_path / "nowhere"))
+        np.testing.assert_array_equal(load_mnist(data_dir=folder)[1][1], T_TEST)
+
+    def test_incomplete(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (folder / TEST_IMAGES).unlink()
+        message = f"is {re.escape(str(folder))}, which lacks {TEST_IMAGES}; .* of MNIST"
+        with pytest.raises(FileNotFoundError, match=f"data_dir {message}"):
+            load_mnist(data_dir=folder)
+        monkeypatch.setenv("DLFS_GPU_DATA", str(folder))
+        with pytest.raises(FileNotFoundError, match=f"DLFS_GPU_DATA {message}"):
+            load_mnist()
+
+    def test_folder_without_any(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.raises(FileNotFoundError, match=f"lacks {', '.join(FILES)};"):
+            load_mnist(data_dir=tmp_path)
+        monkeypatch.setenv("DLFS_GPU_DATA", str(tmp_path))
+        with pytest.raises(ConnectionError, match="cannot be downloaded"):
+            load_mnist()
+
+    def test_unpacked_fashion_mnist(self, folder: Path) -> None:
+        unpack(folder, TEST_LABELS)
+        with pytest.raises(ValueError, match=f"only as the packed {TEST_LABELS}; load_idx"):
+            load_fashion_mnist(data_dir=folder)
+        np.testing.assert_array_equal(load_mnist(data_dir=folder)[1][1], T_TEST)
+
+    def test_changed_content(self, folder: Path) -> None:
+        path = folder / TEST_LABELS
+        path.write_bytes(gzip.compress(CONTENTS[TEST_LABELS][:-1] + b"\0"))
+        with pytest.raises(
+            ValueError,
+            match=f"{path} is not MNIST's {TEST_LABELS}: the MD5 of its unpacked content is",
+        ):
+            load_mnist(data_dir=folder)
+
+    def test_truncated(self, folder: Path) -> None:
+        path = folder / TRAIN_IMAGES
+        path.write_bytes(path.read_bytes()[:-10])
+        with pytest.raises(ValueError, match=f"{path} is truncated"):
+            load_mnist(data_dir=folder)
+        with pytest.raises(ValueError, match=f"{path} is not Fashion-MNIST's"):
+            load_fashion_mnist(data_dir=folder)
+
+    def test_label_out_of_range(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        contents = {**CONTENTS, TEST_LABELS: CONTENTS[TEST_LABELS][:-1] + b"\x0a"}
+        publish(tmp_path / "odd", contents, monkeypatch)
+        with pytest.raises(ValueError, match=f"{TEST_LABELS} holds a label 10; .* 0 and 9"):
+            load_mnist(data_dir=tmp_path / "odd")
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def end_headers(self) -> None:
+        self.send_header("Connection", "close")
+        super().end_headers()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """Serve a folder; yield its address and path."""
+    root = tmp_path / "served"
+    root.mkdir()
+    handler = partial(QuietHandler, directory=str(root))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}/", root
+        httpd.shutdown()
+        thread.join()
+
+
+class TestDownload:
+    @pytest.fixture
+    def mirrors(
+        self, server: tuple[str, Path], folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> tuple[Path, Path]:
+        """The folders of two mirrors, the second one good and the first still to be made."""
+        address, root = server
+        shutil.copytree(folder, root / "second")
+        for name in ("mnist", "fashion-mnist"):
+            source = dataclasses.replace(
+                idx._SOURCES[name], mirrors=(f"{address}first/", f"{address}second/")
+            )
+            monkeypatch.setitem(idx._SOURCES, name, source)
+        return root / "first", root / "second"
+
+    @pytest.mark.parametrize("load", [load_mnist, load_fashion_mnist])
+    def test_good(
+        self,
+        load: Callable[..., Any],
+        mirrors: tuple[Path, Path],
+        cache: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        first, second = mirrors
+        second.rename(first)
+        (x_train, t_train), (_, t_test) = load(normalize=False)
+        np.testing.assert_array_equal(x_train, X_TRAIN.reshape(20, 784))
+        np.testing.assert_array_equal(t_train, T_TRAIN)
+        np.testing.assert_array_equal(t_test, T_TEST)
+        output = capsys.readouterr()
+        assert "100%" in output.err
+        assert output.out == ""
+        here = cache.parent / load.__name__.removeprefix("load_").replace("_", "-")
+        assert sorted(path.name for path in here.iterdir()) == sorted(FILES)
+        shutil.rmtree(first)
+        np.testing.assert_array_equal(load()[1][1], T_TEST)
+
+    def test_first_mirror_has_no_such_file(self, mirrors: tuple[Path, Path], cache: Path) -> None:
+        np.testing.assert_array_equal(load_mnist()[1][1], T_TEST)
+        assert sorted(path.name for path in cache.iterdir()) == sorted(FILES)
+
+    def test_first_mirror_has_another_file(self, mirrors: tuple[Path, Path], cache: Path) -> None:
+        first, second = mirrors
+        shutil.copytree(second, first)
+        (first / TEST_LABELS).write_bytes(b"something else")
+        np.testing.assert_array_equal(load_mnist()[1][1], T_TEST)
+        assert sorted(path.name for path in cache.iterdir()) == sorted(FILES)
+
+    def test_damaged_cache_is_mended(self, mirrors: tuple[Path, Path], cache: Path) -> None:
+        load_mnist()
+        (cache / TRAIN_IMAGES).write_bytes(b"damaged")
+        np.testing.assert_array_equal(load_mnist(normalize=False)[1][0], X_TEST.reshape(10, 784))
+
+    def test_truncated_on_the_way(
+        self, mirrors: tuple[Path, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, second = mirrors
+        shutil.copytree(second, first)
+
+        def send_half(handler: QuietHandler, source: Any, output: Any) -> None:
+            content = source.read()
+            halved = handler.path.startswith("/first/")
+            output.write(content[: len(content) // 2] if halved else content)
+
+        monkeypatch.setattr(QuietHandler, "copyfile", send_half)
+        np.testing.assert_array_equal(load_mnist()[1][1], T_TEST)
+        shutil.rmtree(cache)
+        shutil.rmtree(second)
+        with pytest.raises(ConnectionError, match=r"(?s)first/: .*IncompleteRead.*second/: .*404"):
+            load_mnist()
+        assert list(cache.iterdir()) == []
+
+    def test_wrong_on_both_mirrors(self, mirrors: tuple[Path, Path], cache: Path) -> None:
+        first, second = mirrors
+        (second / TRAIN_LABELS).write_bytes(b"something else")
+        shutil.copytree(second, first)
+        with pytest.raises(ConnectionError, match=f"{TRAIN_LABELS} cannot be .*(?s:.*SHA256){{2}}"):
+            load_mnist()
+        assert [path.name for path in cache.iterdir()] == [TRAIN_IMAGES]
+
+    def test_no_network(self, folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        mirrors = ("http://127.0.0.1:9/one/", "http://127.0.0.1:9/two/")
+        source = dataclasses.replace(idx._SOURCES["mnist"], mirrors=mirrors)
+        monkeypatch.setitem(idx._SOURCES, "mnist", source)
+        with pytest.raises(ConnectionError) as caught:
+            load_mnist()
+        message = str(caught.value)
+        for part in (*mirrors, *FILES, "refused", str(cache), "data_dir", "DLFS_GPU_DATA"):
+            assert part in message
+        assert "need no network: load_digits(), --data digits" in message
+        assert list(cache.iterdir()) == []
+        for file in FILES:
+            shutil.copyfile(folder / file, cache / file)
+        np.testing.assert_array_equal(load_mnist()[1][1], T_TEST)
+
+
+class TestOneHot:
+    @pytest.mark.parametrize("shape", [(), (6,), (2, 3), (0,)])
+    @pytest.mark.parametrize("dtype", ["uint8", "int32", "int64"])
+    def test_numpy(self, shape: tuple[int, ...], dtype: str) -> None:
+        labels = np.asarray(np.resize([3, 0, 2], shape), dtype=dtype)
+        expected = np.eye(4, dtype=np.float32)[labels]
+        np.testing.assert_array_equal(one_hot(labels, 4), expected, strict=True)
+
+    def test_more_classes_than_the_labels_type_counts(self) -> None:
+        assert one_hot(np.array([255], dtype=np.uint8), 300).argmax() == 255
+
+    def test_array_api_strict(self) -> None:
+        device = array_api_strict.Device("device1")
+        labels = array_api_strict.asarray([2, 0], device=device)
+        result = one_hot(labels, 3, dtype="float64")
+        assert result.device == device
+        assert result.dtype == array_api_strict.float64
+        host = array_api_compat.to_device(result, array_api_strict.Device("CPU_DEVICE"))
+        np.testing.assert_array_equal(np.asarray(host), [[0, 0, 1], [1, 0, 0]])
+
+    @pytest.mark.parametrize(
+        ("labels", "num_classes", "error", "message"),
+        [
+            (np.array([0.0, 1.0]), 2, TypeError, "labels is an array of float64; .* integers"),
+            (np.array([True]), 2, TypeError, "labels is an array of bool; .* integers"),
+            ([0, 1], 2, TypeError, "labels must be an array, not builtins.list"),
+            (np.array([0, 2]), 2, ValueError, "labels run from 0 to 2; for 2 .* between 0 and 1"),
+            (np.array([-1, 1]), 2, ValueError, "labels run from -1 to 1"),
+            (np.array([0]), 0, ValueError, "num_classes is 0; it must be at least 1"),
+            (np.array([0]), 2.0, TypeError, "num_classes is 2.0; it must be an integer"),
+        ],
+    )
+    def test_refused(
+        self, labels: Any, num_classes: Any, error: type[Exception], message: str
+    ) -> None:
+        with pytest.raises(error, match=message):
+            one_hot(labels, num_classes)
+
+
+@pytest.mark.parametrize("replacement", [True, False])
+class TestMinibatchSampler:
+    def test_form_and_range(self, replacement: bool) -> None:
+        indices = MinibatchSampler(7, 3, seed=0, replacement=replacement).draw(50)
+        assert indices.shape == (50, 3)
+        assert indices.dtype == np.int64
+        assert set(indices.flat) == set(range(7))
+
+    @pytest.mark.parametrize(("size", "batch_size"), [(7, 3), (7, 7), (60000, 101), (5, 1)])
+    def test_calls_may_be_cut_anywhere(self, size: int, batch_size: int, replacement: bool) -> None:
+        make = partial(MinibatchSampler, size, batch_size, seed=3, replacement=replacement)
+        one, two = make(), make()
+        cut = np.concatenate([one.draw(count) for count in (1, 2, 1, 5, 3)])
+        np.testing.assert_array_equal(cut, two.draw(12))
+
+    def test_seeds(self, replacement: bool) -> None:
+        draws = [
+            MinibatchSampler(1000, 10, seed=seed, replacement=replacement).draw(3).tolist()
+            for seed in (0, 0, 1, None, None)
+        ]
+        assert draws[0] == draws[1]
+        assert draws[0] != draws[2]
+        assert draws[3] != draws[4]
+
+    @pytest.mark.parametrize(
+        ("size", "batch_size", "error", "message"),
+        [
+            (0, 1, ValueError, "size is 0; it must be at least 1"),
+            (-5, 1, ValueError, "size is -5; it must be at least 1"),
+            (5, 0, ValueError, "batch_size is 0; it must be at least 1"),
+            (5.0, 1, TypeError, "size is 5.0; it must be an integer"),
+            (5, True, TypeError, "batch_size is True; it must be an integer"),
+            (5, 6, ValueError, "batch_size is 6; it must not be above the number of samples, 5"),
+        ],
+    )
+    def test_refused(
+        self,
+        size: Any,
+        batch_size: Any,
+        error: type[Exception],
+        message: str,
+        replacement: bool,
+    ) -> None:
+        with pytest.raises(error, match=message):
+            MinibatchSampler(size, batch_size, replacement=replacement)
+
+    def test_count_refused(self, replacement: bool) -> None:
+        with pytest.raises(ValueError, match="count is 0; it must be at least 1"):
+            MinibatchSampler(5, 2, replacement=replacement).draw(0)
+
+
+@pytest.mark.parametrize(("size", "batch_size"), [(10, 5), (10, 3), (7, 7), (9, 2)])
+def test_without_replacement_each_run_holds_every_sample_once(size: int, batch_size: int) -> None:
+    sampler = MinibatchSampler(size, batch_size, seed=1, replacement=False)
+    stream = np.concatenate([sampler.draw(count).ravel() for count in (1, 4, 2, size)])
+    runs = stream[: len(stream) // size * size].reshape(-1, size)
+    np.testing.assert_array_equal(np.sort(runs), np.tile(np.arange(size), (len(runs), 1)))
+    assert len(np.unique(runs, axis=0)) == len(runs)
+
+
+def test_with_replacement_a_run_misses_a_third() -> None:
+    drawn = MinibatchSampler(60000, 100, seed=0).draw(600)
+    assert len(np.unique(drawn)) / 60000 == pytest.approx(1 - np.exp(-1), abs=0.005)
