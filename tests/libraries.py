@@ -34,7 +34,7 @@ class Library:
     def to_numpy(self, x: Any) -> np.ndarray:
         """Bring an array to the host."""
         if self.name == "strict":
-            return np.asarray(array_api_strict.to_device(x, array_api_strict.Device("CPU_DEVICE")))
+            return np.asarray(x.to_device(array_api_strict.Device("CPU_DEVICE")))
         return np.asarray(x.get() if self.name == "cupy" else x)
 
     @property
