@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import array_api_compat
 import array_api_compat.numpy
 import numpy as np
-from array_api_compat import is_cupy_array as is_cupy
+from array_api_compat import is_cupy_array
 
 Array: TypeAlias = Any
 """An array of any array API library; the standard has no type for it to name."""
@@ -64,13 +64,13 @@ class Backend:
         dtype : dtype or str, optional
             Type of the result; that of `x` by default.
         """
-        if self.name == "numpy" and is_cupy(x):
+        if self.name == "numpy" and is_cupy_array(x):
             raise TypeError("x is a cupy.ndarray: move it to the host with cupy.asnumpy(x) first")
         return self.xp.asarray(x, dtype=None if dtype is None else np.dtype(dtype))
 
     def to_numpy(self, x: Array) -> np.ndarray:
         """Copy `x` to the host if it is not there; waits for the device."""
-        return np.asarray(x.get() if is_cupy(x) else x)
+        return np.asarray(x.get() if is_cupy_array(x) else x)
 
     def synchronize(self) -> None:
         """Wait until the device has finished all work given to it; NumPy never has any left."""
@@ -186,7 +186,7 @@ def memory_budget(x: Array, max_memory: int | None) -> int:
         If `max_memory` is given and is not a positive whole number.
     """
     if max_memory is None:
-        return get_backend("cupy").free_memory() // 2 if is_cupy(x) else 256 * 2**20
+        return get_backend("cupy").free_memory() // 2 if is_cupy_array(x) else 256 * 2**20
     if not isinstance(max_memory, int) or max_memory <= 0:
         raise ValueError(f"max_memory is {max_memory!r}; it must be a positive number of bytes")
     return max_memory
@@ -229,7 +229,7 @@ def run_in_chunks(
 
 def in_place(function: Callable[..., Array], x: Array) -> Array:
     """Return ``function(x)``, written over `x` where the library can: for arrays one owns."""
-    return function(x, out=x) if type(x) is np.ndarray or is_cupy(x) else function(x)
+    return function(x, out=x) if type(x) is np.ndarray or is_cupy_array(x) else function(x)
 
 
 def _type_name(x: Any) -> str:

@@ -42,13 +42,13 @@ class SoftmaxWithLoss:
         self.t = t
         log_y = log_softmax(x)
         self.y = xp.exp(log_y)
-        targets = one_hot_like(t, x)
+        targets = as_one_hot(t, x.shape[-1], x.dtype)
         return -xp.mean(xp.sum(targets * log_y, axis=-1), axis=-1)
 
     def backward(self, dout: Any = 1) -> Array:
         """Return dout · (y Σt − t) / N."""
         xp = namespace_of(self.y)
-        targets = one_hot_like(self.t, self.y)
+        targets = as_one_hot(self.t, self.y.shape[-1], self.y.dtype)
         total = xp.sum(targets, axis=-1, keepdims=True)
         return dout * (self.y * total - targets) / self.y.shape[0]
 
@@ -56,8 +56,10 @@ class SoftmaxWithLoss:
         """Return the probabilities and a reference class, (N, 1, C), and soft targets if any."""
         xp = namespace_of(self.y)
         if self.t.ndim == 1:
-            return self.y[:, None, :], one_hot_like(self.t, self.y)[:, None, :]
-        reference = one_hot_like(xp.argmax(self.t, axis=-1), self.y)
+            return self.y[:, None, :], as_one_hot(self.t, self.y.shape[-1], self.y.dtype)[
+                :, None, :
+            ]
+        reference = as_one_hot(xp.argmax(self.t, axis=-1), self.y.shape[-1], self.y.dtype)
         return self.y[:, None, :], reference[:, None, :], self.t[:, None, :]
 
     def difference(self, d: Array, y: Array, reference: Array, *t: Array) -> Array:
@@ -179,10 +181,10 @@ def weight_decay_difference(W: Array, weight_decay_lambda: float, h: float) -> A
     return weight_decay_lambda * h * (W + h / 2)
 
 
-def one_hot_like(t: Array, y: Array) -> Array:
-    """Return labels (N,) as one-hot rows in the type of `y` (..., C); other targets as they are."""
-    xp = namespace_of(y)
+def as_one_hot(t: Array, num_classes: int, dtype: Any) -> Array:
+    """Return labels (N,) as one-hot rows (N, num_classes); other targets as they are."""
     if t.ndim > 1:
         return t
-    classes = xp.arange(y.shape[-1], dtype=t.dtype, device=device(y))
-    return xp.astype(t[:, None] == classes, y.dtype)
+    xp = namespace_of(t)
+    classes = xp.arange(num_classes, dtype=t.dtype, device=device(t))
+    return xp.astype(t[:, None] == classes, dtype)

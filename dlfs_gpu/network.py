@@ -11,7 +11,7 @@ from dlfs_gpu.differences import difference_gradients
 from dlfs_gpu.functions import as_float, check_targets, softmax
 from dlfs_gpu.gradient import Method, check_step, numerical_gradient
 from dlfs_gpu.layers import Affine, Dropout
-from dlfs_gpu.losses import SoftmaxWithLoss, one_hot_like, weight_decay_difference
+from dlfs_gpu.losses import SoftmaxWithLoss, as_one_hot, weight_decay_difference
 
 GradientMethod = Literal["loop", "batched", "difference"]
 
@@ -308,7 +308,7 @@ class Network:
             return numerical_gradient(
                 lambda _: self.mean_loss(x, t, training=True), param, h, progress=progress
             )
-        t = one_hot_like(t, self.params["W1"][:1, : self.sizes[-1]]) if t.ndim == 1 else t
+        t = as_one_hot(t, self.sizes[-1], self.dtype)
         # A copy of the parameter comes with all the layers' outputs for it.
         own, outputs = math.prod(param.shape), 3 * x.shape[0] * sum(self.sizes[1:])
         budget = memory_budget(param, max_memory) * own // (own + outputs)
