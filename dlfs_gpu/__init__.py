@@ -1,1 +1,109 @@
-"""Chapter 4 of *Deep Learning from Scratch* on NumPy or CuPy."""
+"""Chapter 4 of *Deep Learning from Scratch* on NumPy or an NVIDIA GPU (CuPy).
+
+Numerical gradients fast and exact enough to train with, beside the chapter's losses, layers,
+networks, optimizers and training loop, under the book's names.
+"""
+
+from dlfs_gpu.backend import Backend, BackendError, get_backend, use_backend
+from dlfs_gpu.checkpoint import load_model, save_model
+from dlfs_gpu.datasets import (
+    MinibatchSampler,
+    load_csv,
+    load_digits,
+    load_fashion_mnist,
+    load_idx,
+    load_mnist,
+    one_hot,
+)
+from dlfs_gpu.functions import (
+    binary_cross_entropy_error,
+    cross_entropy_error,
+    function_1,
+    function_2,
+    identity_function,
+    log_softmax,
+    mean_squared_error,
+    relu,
+    relu_grad,
+    sigmoid,
+    sigmoid_cross_entropy,
+    sigmoid_grad,
+    softmax,
+    softmax_cross_entropy,
+    softmax_loss,
+    step_function,
+    sum_squared_error,
+)
+from dlfs_gpu.gradient import (
+    default_step,
+    gradient_descent,
+    numerical_diff,
+    numerical_gradient,
+    tangent_line,
+)
+from dlfs_gpu.layers import Affine, Dropout, Identity, Relu, Sigmoid, Tanh
+from dlfs_gpu.losses import MeanSquaredError, SigmoidWithLoss, SoftmaxWithLoss, SumSquaredError
+from dlfs_gpu.network import Network
+from dlfs_gpu.networks import MultiLayerNet, SimpleNet, TwoLayerNet
+from dlfs_gpu.optimizers import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSprop
+from dlfs_gpu.training import History, Trainer
+
+__all__ = [
+    "SGD",
+    "AdaGrad",
+    "Adam",
+    "Affine",
+    "Backend",
+    "BackendError",
+    "Dropout",
+    "History",
+    "Identity",
+    "MeanSquaredError",
+    "MinibatchSampler",
+    "Momentum",
+    "MultiLayerNet",
+    "Nesterov",
+    "Network",
+    "RMSprop",
+    "Relu",
+    "Sigmoid",
+    "SigmoidWithLoss",
+    "SimpleNet",
+    "SoftmaxWithLoss",
+    "SumSquaredError",
+    "Tanh",
+    "Trainer",
+    "TwoLayerNet",
+    "binary_cross_entropy_error",
+    "cross_entropy_error",
+    "default_step",
+    "function_1",
+    "function_2",
+    "get_backend",
+    "gradient_descent",
+    "identity_function",
+    "load_csv",
+    "load_digits",
+    "load_fashion_mnist",
+    "load_idx",
+    "load_mnist",
+    "load_model",
+    "log_softmax",
+    "mean_squared_error",
+    "numerical_diff",
+    "numerical_gradient",
+    "one_hot",
+    "relu",
+    "relu_grad",
+    "save_model",
+    "sigmoid",
+    "sigmoid_cross_entropy",
+    "sigmoid_grad",
+    "softmax",
+    "softmax_cross_entropy",
+    "softmax_loss",
+    "step_function",
+    "sum_squared_error",
+    "tangent_line",
+    "use_backend",
+]

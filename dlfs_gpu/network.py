@@ -263,13 +263,19 @@ class Network:
             t = namespace_of(t).astype(t, batch.dtype, copy=False)
         return batch, t if x.ndim == 2 else t[None]
 
+    def freeze_dropout(self) -> None:
+        """Make every `Dropout` layer keep the mask it draws next, so that losses can be compared."""
+        for layer in self.layers:
+            if isinstance(layer, Dropout):
+                layer.frozen = True
+
     def refuse_random_dropout(self) -> None:
         """Raise ValueError if a `Dropout` layer draws a new mask at every pass."""
         for layer in self.layers:
             if isinstance(layer, Dropout) and layer.dropout_ratio > 0 and not layer.frozen:
                 raise ValueError(
                     "the network has a Dropout layer that draws a new mask at every pass, so "
-                    "losses cannot be compared; set its frozen to True to keep one mask"
+                    "losses cannot be compared; network.freeze_dropout() makes it keep one"
                 )
 
     def _inputs(self, x: Array) -> Array:

@@ -1,0 +1,266 @@
+"""The command line: ``dlfs-gpu info | train | gradcheck | predict | chapter4``."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dlfs_gpu import workflows
+from dlfs_gpu.backend import BackendError, get_backend
+
+app = typer.Typer(
+    help="Chapter 4 of Deep Learning from Scratch on NumPy or an NVIDIA GPU.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+class Dtype(StrEnum):
+    """Floating-point types to compute in."""
+
+    float32 = "float32"
+    float64 = "float64"
+
+
+class Gradient(StrEnum):
+    """Ways to the gradient."""
+
+    backprop = "backprop"
+    numerical = "numerical"
+
+
+BackendOption = Annotated[
+    str | None,
+    typer.Option("--backend", help="auto, numpy or cupy.  [default: DLFS_GPU_BACKEND, or auto]"),
+]
+DataOption = Annotated[
+    str, typer.Option("--data", help="digits (embedded), mnist, fashion-mnist, or a CSV file.")
+]
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Folder of the four MNIST files.  [default: DLFS_GPU_DATA]"),
+]
+LabelOption = Annotated[
+    str, typer.Option("--label-column", help="Column of the labels in CSV files.")
+]
+ScaleOption = Annotated[
+    float, typer.Option("--scale", help="What the other columns of CSV files are divided by.")
+]
+HiddenOption = Annotated[
+    str, typer.Option("--hidden", help="Sizes of the hidden layers, such as 50 or 512,512.")
+]
+ActivationOption = Annotated[
+    str,
+    typer.Option(
+        "--activation",
+        help="sigmoid, relu or tanh. First weights have the standard deviation 0.01 with one "
+        "sigmoid layer, as in the chapter, else √(2/n) for relu and √(1/n) for the others.",
+    ),
+]
+DecayOption = Annotated[float, typer.Option("--weight-decay", help="λ of ½λΣW².")]
+DropoutOption = Annotated[float, typer.Option("--dropout", help="Share of hidden units dropped.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Of weights, minibatches and masks.")]
+DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Type to compute in.")]
+
+
+@app.command()
+def info(backend: BackendOption = None) -> None:
+    """Show the versions, the backend that is chosen and why, its device and memory."""
+    names = ["dlfs-gpu", "numpy", "array-api-compat", "cupy-cuda12x", "cupy-cuda13x"]
+    for name in names:
+        try:
+            typer.echo(f"{name:18}{importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            typer.echo(f"{name:18}not installed")
+    typer.echo(f"{'python':18}{platform.python_version()} on {platform.platform()}")
+    chosen = get_backend(backend)
+    typer.echo(f"{'backend':18}{chosen.name}")
+    typer.echo(f"{'why':18}{chosen.reason}")
+    typer.echo(f"{'device':18}{chosen.device}")
+    typer.echo(f"{'free memory':18}{chosen.free_memory() / 2**30:.1f} GiB")
+
+
+@app.command()
+def train(
+    data: DataOption = "digits",
+    data_dir: DataDirOption = None,
+    test_data: Annotated[
+        Path | None, typer.Option(help="CSV file to test on.  [default: a fifth of --data]")
+    ] = None,
+    label_column: LabelOption = "label",
+    scale: ScaleOption = 255.0,
+    backend: BackendOption = None,
+    gradient: Annotated[
+        Gradient, typer.Option(help="Backpropagation, or central differences.")
+    ] = Gradient.backprop,
+    hidden: HiddenOption = "50",
+    activation: ActivationOption = "sigmoid",
+    optimizer: Annotated[
+        str, typer.Option(help="sgd, momentum, nesterov, adagrad, rmsprop or adam.")
+    ] = "sgd",
+    iterations: Annotated[int, typer.Option(help="Number of updates.")] = 10_000,
+    batch_size: Annotated[int, typer.Option(help="Samples in a minibatch.")] = 100,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="Learning rate.  [default: 0.1 for sgd, else the optimizer's own]"),
+    ] = None,
+    weight_decay: DecayOption = 0.0,
+    dropout: DropoutOption = 0.0,
+    validation_split: Annotated[
+        float, typer.Option(help="Share of the training data held out for early stopping.")
+    ] = 0.0,
+    early_stopping: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PATIENCE",
+            help="Stop when the validation loss has not fallen for so many epochs, and keep the "
+            "best weights.",
+        ),
+    ] = None,
+    seed: SeedOption = 0,
+    dtype: DtypeOption = Dtype.float32,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results.  [default: runs/DATA-TIME]")
+    ] = None,
+) -> None:
+    """Train a network, and write history.csv, summary.json, curves.png and model.safetensors."""
+    place = get_backend(backend)
+    folder = workflows.output_folder(out or workflows.default_folder(data))
+    loaded = workflows.load_data(data, data_dir, test_data, label_column, scale, place)
+    summary = workflows.train(
+        loaded,
+        folder,
+        backend=place,
+        gradient=gradient.value,
+        hidden=parse_sizes(hidden),
+        activation=activation,
+        optimizer=optimizer,
+        iterations=iterations,
+        batch_size=batch_size,
+        lr=lr,
+        weight_decay=weight_decay,
+        dropout=dropout,
+        validation_split=validation_split,
+        patience=early_stopping,
+        seed=seed,
+        dtype=dtype.value,
+    )
+    for name, value in summary.items():
+        typer.echo(f"{name:24}{value:.4f}" if isinstance(value, float) else f"{name:24}{value}")
+    typer.echo(f"{'results in':24}{folder}")
+    if summary["stopped"] == "diverged":
+        raise FloatingPointError("the loss is not finite any more: training diverged; lower --lr")
+
+
+@app.command()
+def gradcheck(
+    data: DataOption = "digits",
+    data_dir: DataDirOption = None,
+    label_column: LabelOption = "label",
+    scale: ScaleOption = 255.0,
+    backend: BackendOption = None,
+    hidden: HiddenOption = "50",
+    activation: ActivationOption = "sigmoid",
+    batch_size: Annotated[int, typer.Option(help="Samples to check on, the first.")] = 100,
+    weight_decay: DecayOption = 0.0,
+    dropout: DropoutOption = 0.0,
+    method: Annotated[str, typer.Option(help="difference, batched or loop.")] = "difference",
+    h: Annotated[float | None, typer.Option("--step", help="h.  [default: by method]")] = None,
+    seed: SeedOption = 0,
+    dtype: DtypeOption = Dtype.float32,
+) -> None:
+    """Compare backpropagation with numerical gradients; exit with 1 if one is wrong."""
+    place = get_backend(backend)
+    loaded = workflows.load_data(data, data_dir, None, label_column, scale, place)
+    report = workflows.gradcheck(
+        loaded,
+        backend=place,
+        hidden=parse_sizes(hidden),
+        activation=activation,
+        batch_size=batch_size,
+        weight_decay=weight_decay,
+        dropout=dropout,
+        method=method,
+        h=h,
+        seed=seed,
+        dtype=dtype.value,
+    )
+    typer.echo(report)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Option(help="model.safetensors of a training run.")],
+    data: Annotated[
+        str | None, typer.Option(help="Data to answer for.  [default: what the model learned]")
+    ] = None,
+    data_dir: DataDirOption = None,
+    label_column: LabelOption = "label",
+    scale: ScaleOption = 255.0,
+    backend: BackendOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for confusion_matrix.png and predictions.csv.")
+    ] = None,
+) -> None:
+    """Answer for test data with a trained model: accuracy, confusion matrix, predictions."""
+    folder = workflows.output_folder(out) if out else None
+    typer.echo(
+        workflows.predict(model, data, data_dir, label_column, scale, get_backend(backend), folder)
+    )
+
+
+@app.command()
+def chapter4(
+    out: Annotated[Path, typer.Option(help="Folder for index.html, figures and report.json.")],
+    backend: BackendOption = None,
+    data_dir: DataDirOption = None,
+    only: Annotated[str | None, typer.Option(help="Recompute one section.")] = None,
+) -> None:
+    """Recompute every number and figure of the chapter; exit with 1 if one comes out wrong."""
+    from dlfs_gpu.chapter4 import run_chapter4
+
+    report = run_chapter4(out, backend=backend, data_dir=data_dir, only=only)
+    typer.echo(report)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def parse_sizes(text: str) -> list[int]:
+    """Return the sizes in a text such as ``512,512``; none in an empty one.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
+    """
+    try:
+        return [int(part) for part in text.split(",")] if text.strip() else []
+    except ValueError:
+        raise ValueError(
+            f"--hidden is {text!r}; it must be whole numbers with commas between, such as 512,512"
+        ) from None
+
+
+def main() -> Any:
+    """Run the command line; errors a user can mend are one message and the exit status 2."""
+    try:
+        return app()
+    except (
+        ArithmeticError,
+        BackendError,
+        MemoryError,
+        OSError,
+        TypeError,
+        ValueError,
+    ) as error:
+        typer.echo(f"dlfs-gpu: {error}", err=True)
+        sys.exit(2)

@@ -1,0 +1,284 @@
+"""Training by minibatches: Trainer, its history, early stopping (sections 4.5.2, 4.5.3, 6.4)."""
+
+from __future__ import annotations
+
+import csv
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlfs_gpu.backend import Array, namespace_of
+from dlfs_gpu.datasets import MinibatchSampler
+from dlfs_gpu.network import Network
+from dlfs_gpu.optimizers import make_optimizer
+from dlfs_gpu.update import GradientKind, Update
+
+# Minibatches whose indices are drawn and uploaded together.
+_BLOCK = 1000
+# Seconds between looks at the loss for the progress bar; each waits for the device.
+_REFRESH = 1.0
+
+
+@dataclass
+class History:
+    """What happened in training.
+
+    Attributes
+    ----------
+    iterations : list of int
+        Updates done before each evaluation: 0, then once per epoch, and at the end.
+    train_accuracy, test_accuracy : list of float
+        Accuracies at these; the second is empty without test data.
+    val_loss : list of float
+        Losses of the validation data at these; empty without.
+    seconds : float
+        Time spent on updates, evaluations left out.
+    stopped : {"finished", "interrupted", "early", "diverged"}
+        Why training ended.
+    best_iteration : int or None
+        Where the validation loss was least, if early stopping was on: the network has the weights
+        of that iteration again.
+    """
+
+    iterations: list[int] = field(default_factory=list)
+    train_accuracy: list[float] = field(default_factory=list)
+    test_accuracy: list[float] = field(default_factory=list)
+    val_loss: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    stopped: str = "finished"
+    best_iteration: int | None = None
+    _losses: list[Array] = field(default_factory=list, repr=False)
+
+    @property
+    def losses(self) -> np.ndarray:
+        """Loss of the minibatch of each update, copied from the device."""
+        if not self._losses:
+            return np.empty(0)
+        losses = namespace_of(self._losses[0]).concat(self._losses)
+        self._losses = [losses]
+        return np.asarray(losses.get() if hasattr(losses, "get") else losses)
+
+    @property
+    def iterations_per_second(self) -> float:
+        """Updates in each second of `seconds`."""
+        count = sum(len(part) for part in self._losses)
+        return count / self.seconds if self.seconds else 0.0
+
+    def write_csv(self, path: Path) -> None:
+        """Write a row for each update, with the accuracies where they were computed."""
+        accuracies: dict[int, list[Any]] = {
+            iteration: [value[k] if value else "" for value in self._evaluations()]
+            for k, iteration in enumerate(self.iterations)
+        }
+        losses = [*self.losses.tolist(), ""]
+        rows = [[i, loss, *accuracies.get(i, ["", "", ""])] for i, loss in enumerate(losses)]
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["iteration", "loss", "train_accuracy", "test_accuracy", "val_loss"])
+            writer.writerows(rows)
+
+    def _evaluations(self) -> tuple[list[float], list[float], list[float]]:
+        return self.train_accuracy, self.test_accuracy, self.val_loss
+
+
+class Trainer:
+    """Trains a network by minibatches, with the book's names and defaults (6.6).
+
+    Parameters
+    ----------
+    network : Network
+    x_train, t_train, x_test, t_test : array
+        Data on the network's backend; the test data may be None. Minibatches are drawn with
+        replacement, as in the chapter.
+    epochs : int
+        Training lasts this many times ``len(x_train) / mini_batch_size`` updates.
+    mini_batch_size : int
+        Samples in a minibatch.
+    optimizer : str
+        Name of one of `dlfs_gpu.optimizers`, in upper or lower case.
+    optimizer_param : dict, optional
+        Its arguments; ``{"lr": 0.01}`` by default.
+    evaluate_sample_num_per_epoch : int, optional
+        Use only this many samples, the first, for the accuracies.
+    verbose : bool
+        Show a progress bar and a line for each epoch, on standard error.
+    iterations : int, optional
+        Number of updates, instead of `epochs`.
+    gradient : {"backprop", "numerical", "batched", "loop"}
+        As for `dlfs_gpu.update.Update`.
+    seed : int, optional
+        Of the minibatches, which are drawn on the host: the same for every backend.
+    x_val, t_val : array, optional
+        Validation data, for `patience`.
+    patience : int, optional
+        Stop early when the validation loss has not fallen for this many epochs, and in any case
+        end with the weights for which it was least (6.4; never decided on test data).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If data do not fit the network or are not finite, or an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        x_train: Array,
+        t_train: Array,
+        x_test: Array = None,
+        t_test: Array = None,
+        epochs: int = 20,
+        mini_batch_size: int = 100,
+        optimizer: str = "SGD",
+        optimizer_param: dict[str, Any] | None = None,
+        evaluate_sample_num_per_epoch: int | None = None,
+        verbose: bool = True,
+        *,
+        iterations: int | None = None,
+        gradient: GradientKind = "backprop",
+        seed: int | None = None,
+        x_val: Array = None,
+        t_val: Array = None,
+        patience: int | None = None,
+    ) -> None:
+        self.network = network
+        self.optimizer = make_optimizer(optimizer, **(optimizer_param or {"lr": 0.01}))
+        self.verbose = verbose
+        self.patience = patience
+        if patience is not None and (x_val is None or patience < 1):
+            raise ValueError(
+                f"patience is {patience}; it must be 1 or more, and needs x_val and t_val"
+            )
+        self._train = _checked(network, x_train, t_train, "x_train")
+        self._test = None if x_test is None else _checked(network, x_test, t_test, "x_test")
+        self._val = None if x_val is None else _checked(network, x_val, t_val, "x_val")
+        self._evaluated = evaluate_sample_num_per_epoch
+        size = self._train[0].shape[0]
+        self._sampler = MinibatchSampler(size, mini_batch_size, seed=seed)
+        self.iter_per_epoch = max(size // mini_batch_size, 1)
+        self.max_iter = epochs * self.iter_per_epoch if iterations is None else iterations
+        if self.max_iter < 1:
+            name, value = (
+                ("iterations", iterations) if iterations is not None else ("epochs", epochs)
+            )
+            raise ValueError(f"{name} is {value}; it must be 1 or more")
+        self._update = Update(network, self.optimizer, *self._train, mini_batch_size, gradient)
+        self._stop = False
+        self.history = History()
+
+    @property
+    def train_loss_list(self) -> list[float]:
+        """Loss of each update."""
+        return [float(loss) for loss in self.history.losses]
+
+    @property
+    def train_acc_list(self) -> list[float]:
+        """Accuracy on the training data at each evaluation."""
+        return self.history.train_accuracy
+
+    @property
+    def test_acc_list(self) -> list[float]:
+        """Accuracy on the test data at each evaluation."""
+        return self.history.test_accuracy
+
+    def stop(self) -> None:
+        """Make `train` end after the current update; for signal handlers and other threads."""
+        self._stop = True
+
+    def train(self) -> History:
+        """Run all updates, and return the history."""
+        from tqdm import tqdm
+
+        history = self.history
+        best = None
+        with tqdm(
+            total=self.max_iter, unit=" updates", disable=None if self.verbose else True
+        ) as bar:
+            done = 0
+            self._evaluate(done, bar)
+            while done < self.max_iter and history.stopped == "finished":
+                count = min(self.iter_per_epoch, self.max_iter - done)
+                done += self._run(count, bar)
+                if self._stop:
+                    history.stopped = "interrupted"
+                if not np.isfinite(float(history._losses[-1][-1])):
+                    history.stopped = "diverged"
+                self._evaluate(done, bar)
+                if self.patience is not None:
+                    losses = history.val_loss
+                    least = int(np.argmin(losses))
+                    if least == len(losses) - 1:
+                        xp = namespace_of(self._train[0])
+                        params = self.network.params.items()
+                        best = {key: xp.asarray(param, copy=True) for key, param in params}
+                        history.best_iteration = done
+                    elif len(losses) - 1 - least >= self.patience and done < self.max_iter:
+                        history.stopped = "early"
+        if best is not None:
+            for key, param in self.network.params.items():
+                param[...] = best[key]
+        return history
+
+    def _run(self, count: int, bar: Any) -> int:
+        """Do `count` updates, or fewer if told to stop, and return how many."""
+        xp = namespace_of(self._train[0])
+        losses: list[Array] = []
+        start = looked = time.perf_counter()
+        for first in range(0, count, _BLOCK):
+            drawn = self._sampler.draw(min(_BLOCK, count - first))
+            for indices in self.network.backend.asarray(drawn):
+                losses.append(self._update(indices))
+                bar.update()
+                if self.verbose and time.perf_counter() - looked > _REFRESH:
+                    bar.set_postfix(self._shown(float(losses[-1])), refresh=False)
+                    looked = time.perf_counter()
+                if self._stop:
+                    break
+            if self._stop:
+                break
+        self.history._losses.append(xp.stack([xp.asarray(loss) for loss in losses]))
+        self.network.backend.synchronize()
+        self.history.seconds += time.perf_counter() - start
+        return len(losses)
+
+    def _evaluate(self, done: int, bar: Any) -> None:
+        history, network, first = self.history, self.network, self._evaluated
+        history.iterations.append(done)
+        x, t = self._train
+        history.train_accuracy.append(network.share_right(x[:first], t[:first]))
+        if self._test is not None:
+            x, t = self._test
+            history.test_accuracy.append(network.share_right(x[:first], t[:first]))
+        if self._val is not None:
+            history.val_loss.append(float(network.mean_loss(*self._val, training=False)))
+        if self.verbose:
+            shown = self._shown(float(history._losses[-1][-1]) if history._losses else None)
+            bar.set_postfix(shown, refresh=False)
+            bar.write(
+                f"update {done:6d}  " + "  ".join(f"{k} {v}" for k, v in shown.items()),
+                file=sys.stderr,
+            )
+
+    def _shown(self, loss: float | None) -> dict[str, str]:
+        """Return loss and last accuracies for people to read."""
+        history = self.history
+        shown = {} if loss is None else {"loss": f"{loss:.4f}"}
+        shown["train"] = f"{history.train_accuracy[-1]:.4f}"
+        if history.test_accuracy:
+            shown["test"] = f"{history.test_accuracy[-1]:.4f}"
+        if history.val_loss:
+            shown["val_loss"] = f"{history.val_loss[-1]:.4f}"
+        return shown
+
+
+def _checked(network: Network, x: Array, t: Array, name: str) -> tuple[Array, Array]:
+    """Return data ready for the network, all finite."""
+    x, t = network.check(x, t)
+    xp = namespace_of(x)
+    if not bool(xp.all(xp.isfinite(x))):
+        raise ValueError(f"{name} holds NaN or infinity; every number must be finite")
+    return x, t
