@@ -8,7 +8,6 @@ import importlib
 import importlib.util
 import os
 import platform
-import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -16,7 +15,6 @@ from types import ModuleType
 from typing import Any, TypeAlias
 
 import array_api_compat
-import array_api_compat.numpy
 import numpy as np
 from array_api_compat import is_cupy_array
 
@@ -148,11 +146,13 @@ def array_namespace(**arrays: Array) -> Any:
     """
     values = arrays.values()
     if all(type(x) is np.ndarray for x in values):
-        return array_api_compat.numpy
+        return np
     known: tuple[str, Array, Any] | None = None
     for name, x in arrays.items():
         try:
-            xp = array_api_compat.array_namespace(x)
+            # NumPy speaks the standard itself; array_api_compat would load much for it.
+            own = isinstance(x, np.ndarray | np.generic)
+            xp = np if own else array_api_compat.array_namespace(x)
         except TypeError:
             raise TypeError(f"{name} must be an array, not {_type_name(x)}") from None
         if known is None:
@@ -171,7 +171,7 @@ def array_namespace(**arrays: Array) -> Any:
 def namespace_of(x: Array) -> Any:
     """Return the array API namespace of one array."""
     if type(x) is np.ndarray:
-        return array_api_compat.numpy
+        return np
     return array_namespace(x=x)
 
 
@@ -187,9 +187,11 @@ def memory_budget(x: Array, max_memory: int | None) -> int:
     """
     if max_memory is None:
         return get_backend("cupy").free_memory() // 2 if is_cupy_array(x) else 256 * 2**20
-    if not isinstance(max_memory, int) or max_memory <= 0:
-        raise ValueError(f"max_memory is {max_memory!r}; it must be a positive number of bytes")
-    return max_memory
+    if not isinstance(max_memory, int | np.integer) or max_memory <= 0:
+        raise ValueError(
+            f"max_memory is {max_memory!r}; it must be a positive whole number of bytes"
+        )
+    return int(max_memory)
 
 
 def run_in_chunks(
@@ -214,17 +216,18 @@ def run_in_chunks(
             stop = min(start + chunk, total)
             try:
                 run(start, stop)
-            except MemoryError:
+            except MemoryError as error:
                 if stop - start == 1:
                     raise
+                on_gpu = type(error).__module__.startswith("cupy")
             else:
                 bar.update(stop - start)
                 start = stop
                 continue
             # Past the handler: until here its traceback kept the failed chunk's arrays alive.
             chunk = (stop - start) // 2
-            if "cupy" in sys.modules:
-                sys.modules["cupy"].get_default_memory_pool().free_all_blocks()
+            if on_gpu:
+                importlib.import_module("cupy").get_default_memory_pool().free_all_blocks()
 
 
 def in_place(function: Callable[..., Array], x: Array) -> Array:
@@ -238,7 +241,7 @@ def _type_name(x: Any) -> str:
 
 def _backend(name: str, asked: str, argument: str) -> Backend:
     if name == "numpy":
-        return Backend("numpy", array_api_compat.numpy, _host_name(), asked)
+        return Backend("numpy", np, _host_name(), asked)
     if name not in BACKEND_NAMES:
         choices = ", ".join(map(repr, BACKEND_NAMES))
         raise ValueError(f"{argument} is {name!r}; it must be one of {choices}")
@@ -254,7 +257,7 @@ def _backend(name: str, asked: str, argument: str) -> Backend:
         raise BackendError(
             f"{argument} asks for 'cupy', which cannot run here: {gpu.failure}\n{gpu.remedy}"
         ) from gpu.cause
-    return Backend("numpy", array_api_compat.numpy, _host_name(), f"{asked}; {gpu.failure}")
+    return Backend("numpy", np, _host_name(), f"{asked}; {gpu.failure}")
 
 
 @dataclass(frozen=True)
