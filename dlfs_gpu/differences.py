@@ -2,7 +2,8 @@
 
 Moving one weight W[i, j] changes one column of its layer's output, and only for samples whose
 input i is not zero, and by the same amount for equal inputs. The change is followed through the
-layers behind, alone in its column until the next `Affine` spreads it out, down to the loss.
+layers behind, alone in its column until the next `Affine` spreads it out, down to the loss. Where
+the loss follows at once, it is asked how it changes along a line instead, if it can tell.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from dlfs_gpu.layers import Affine
 # Numbers in the widest array of a step on the CPU: few enough for a core's cache, enough to make a
 # NumPy call worth its overhead. Fixed, whatever the budget and the threads, because BLAS may round
 # differently for another shape.
-_STEP = 2**18
+_STEP = 2**17
 # Arrays as wide as that alive at once.
 _LIVE_ARRAYS = 4
 # Columns that one task on the CPU takes, and tasks to make at least, so that threads share evenly.
 _TASK_COLUMNS = 64
-_MIN_TASKS = 16
+_MIN_TASKS = 8
 
 
 def difference_gradients(
@@ -76,8 +77,8 @@ def difference_gradients(
     for position, layer in enumerate(layers):
         if isinstance(layer, Affine):
             after = list(zip(layers[position + 1 :], bases[position + 1 :], strict=True))
-            tail = _Tail(layer, after, loss, loss_base)
             d = layer.weight_difference(layer.x, h)
+            tail = _Tail(layer, after, loss, loss_base, d)
             run = _on_host if isinstance(d, np.ndarray) else _on_device
             total = run(tail, d, memory_budget(d, max_memory), threads) / (2 * h * d.shape[0])
             total = namespace_of(d).astype(total, d.dtype)
@@ -96,33 +97,44 @@ class _Tail:
         The layers behind, with what `difference` needs of them.
     loss, loss_base
         The same for the loss.
+    d : array
+        All changes of the moved layer's output that will be asked for.
     """
 
-    def __init__(self, moved: Affine, after: list[tuple[Any, Any]], loss: Any, loss_base: Any):
-        xp = namespace_of(moved.W)
+    def __init__(
+        self, moved: Affine, after: list[tuple[Any, Any]], loss: Any, loss_base: Any, d: Array
+    ):
+        xp = namespace_of(d)
         split = 0
         while split < len(after) and not isinstance(after[split][0], Affine):
             split += 1
         self.columns = moved.W.shape[1]
         self.alone = after[:split]
         # Without an Affine layer behind, the identity writes a column out for the loss.
-        identity = xp.eye(self.columns, dtype=moved.W.dtype, device=device(moved.W))
+        identity = xp.eye(self.columns, dtype=d.dtype, device=device(d))
         self.joint = after[split][0] if split < len(after) else Affine(identity)
         self.together = after[split + 1 :]
         self.loss = loss
         self.loss_base = loss_base
+        self.line_base = None
+        if not self.together and hasattr(loss, "line_base"):
+            slopes = [getattr(layer, "steepest", math.inf) for layer, _ in self.alone]
+            reach = float(xp.max(xp.abs(d))) * math.prod(slopes)
+            self.line_base = loss.line_base(self.joint.W, reach)
         widths = [layer.W.shape[1] for layer, _ in self.together if isinstance(layer, Affine)]
-        self.width = max(self.joint.W.shape[1], *widths, 1)
+        self.width = max(self.joint.W.shape[1], *widths, 1) if self.line_base is None else 1
 
-    def change(self, d: Array, samples: slice, columns: slice, at_once: int) -> Array:
+    def change(self, d: Array, samples: Any, columns: slice, at_once: int) -> Array:
         """Return L(+d) − L(−d) for each of the given samples and columns, moved alone.
 
         Parameters
         ----------
         d : array, shape (R, U)
             Changes of any one column of the moved layer's output in R samples.
-        samples, columns : slice
-            Which.
+        samples : slice or array of int
+            Which samples.
+        columns : slice
+            Which columns.
         at_once : int
             How many columns to follow side by side once they are spread out.
 
@@ -132,20 +144,28 @@ class _Tail:
         """
         xp = namespace_of(d)
         r, u = d.shape
-        index = range(self.columns)[columns]
+        index = np.arange(self.columns)[columns]
         d = xp.concat([d, -d], axis=1)[:, None, :]
         for layer, base in self.alone:
             d = layer.difference(d, *(b[samples][:, columns] for b in base))
+        if self.line_base is not None:
+            change = self.loss.line_difference(d, *(b[samples] for b in self._line(columns)))
+            return change[..., :u] - change[..., u:]
         d = xp.broadcast_to(d, (r, len(index), 2 * u))
         if isinstance(d, np.ndarray) and not (moving := d.any(axis=(0, 2))).all():
             # A dead unit moves nothing behind it. Not asked of a GPU, which would have to wait.
             result = np.zeros((r, len(index), u), dtype=d.dtype)
-            d, which = d[:, moving], np.asarray(index)[moving]
-            result[:, moving] = self._joint_change(d, samples, which, at_once)
+            if moving.any():
+                result[:, moving] = self._spread(d[:, moving], samples, index[moving], at_once)
             return result
-        return self._joint_change(d, samples, np.asarray(index), at_once)
+        return self._spread(d, samples, index, at_once)
 
-    def _joint_change(self, d: Array, samples: slice, columns: np.ndarray, at_once: int) -> Array:
+    def _line(self, columns: slice) -> list[Array]:
+        """Return the loss's base for lines, of the given columns where it has any."""
+        return [b if b.shape[1] == 1 else b[:, columns] for b in self.line_base or ()]
+
+    def _spread(self, d: Array, samples: Any, columns: np.ndarray, at_once: int) -> Array:
+        """Return what `change` does for changes that the joint layer spreads out."""
         xp = namespace_of(d)
         r, count, p = d.shape
         parts = []
@@ -187,44 +207,44 @@ def _on_device(tail: _Tail, d: Array, budget: int, threads: int | None) -> Array
 
 def _on_host(tail: _Tail, d: np.ndarray, budget: int, threads: int | None) -> np.ndarray:
     """Sum the changes over samples, (I + 1, J), on threads, sparing zero and repeated inputs."""
-    n, inputs = d.shape
+    inputs = d.shape[1]
     values, counts = _distinct(d)
     spared = values is not d
-    per_value = 2 * tail.width
     columns_per_task = min(tail.columns, _TASK_COLUMNS)
-    values_at_once = min(values.shape[1], max(1, _STEP // per_value))
-    columns_at_once = min(columns_per_task, max(1, _STEP // (per_value * values_at_once)))
-    samples_at_once = 1
-    if not spared:
-        samples_at_once = max(1, _STEP // (per_value * values_at_once * columns_per_task))
-    one = _LIVE_ARRAYS * columns_at_once * per_value * values_at_once * d.itemsize
-    _check_budget(budget, one)
-
+    values_at_once = min(values.shape[1], max(1, _STEP // (2 * tail.width)))
+    columns_at_once = min(
+        columns_per_task, max(1, _STEP // (2 * tail.width * min(values_at_once, counts.mean())))
+    )
+    columns_at_once = int(columns_at_once)
+    groups = _groups(counts, max(1, _STEP // (2 * tail.width * columns_per_task)))
     column_tasks = math.ceil(tail.columns / columns_per_task)
-    sample_tasks = math.ceil(_MIN_TASKS / column_tasks)
-    samples_per_task = math.ceil(n / sample_tasks / samples_at_once) * samples_at_once
+    sample_tasks = min(len(groups), math.ceil(_MIN_TASKS / column_tasks))
     tasks = [
-        (range(start, min(start + samples_per_task, n)), slice(first, first + columns_per_task))
-        for start in range(0, n, samples_per_task)
+        (groups[k::sample_tasks], slice(first, first + columns_per_task))
+        for k in range(sample_tasks)
         for first in range(0, tail.columns, columns_per_task)
     ]
+    one = _LIVE_ARRAYS * d.itemsize * 2 * tail.width * columns_at_once * values_at_once
+    one = max(one, _LIVE_ARRAYS * d.itemsize * _STEP)
+    _check_budget(budget, one)
 
-    def run(task: tuple[range, slice]) -> np.ndarray:
-        rows, columns = task
+    def run(task: tuple[list[np.ndarray], slice]) -> np.ndarray:
+        groups, columns = task
         total = np.zeros((inputs, len(range(tail.columns)[columns])))
-        for start in rows[::samples_at_once]:
-            samples = slice(start, min(start + samples_at_once, rows.stop))
-            stop = counts[start] if spared else inputs
-            for first in range(0, stop, values_at_once):
-                last = min(first + values_at_once, stop)
+        for samples in groups:
+            used = counts[samples[-1]]
+            for first in range(0, used, values_at_once):
+                last = min(first + values_at_once, used)
                 part = values[samples, first:last]
                 change = tail.change(part, samples, columns, columns_at_once)
-                if spared:
-                    row = d[start]
-                    where = np.flatnonzero((row >= part[0, 0]) & (row <= part[0, -1]) & (row != 0))
-                    total[where] += change[0].T[np.searchsorted(part[0], row[where])]
-                else:
+                if not spared:
                     total[first:last] += change.sum(axis=0, dtype=np.float64).T
+                    continue
+                for row, present, changes in zip(d[samples], part, change, strict=True):
+                    where = np.flatnonzero(
+                        (row >= present[0]) & (row <= present.max()) & (row != 0)
+                    )
+                    total[where] += changes.T[np.searchsorted(present, row[where])]
         return total
 
     workers = min(threads or _cores(), len(tasks), budget // one)
@@ -243,7 +263,7 @@ def _on_host(tail: _Tail, d: np.ndarray, budget: int, threads: int | None) -> np
 def _distinct(d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct values of each row in ascending order, padded, and how many there are.
 
-    Returns `d` itself where that would not spare a quarter of the work.
+    The padding repeats the largest. Returns `d` itself where that would not spare a quarter.
     """
     ascending = np.sort(d, axis=1)
     new = np.empty(d.shape, dtype=bool)
@@ -251,11 +271,25 @@ def _distinct(d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     np.not_equal(ascending[:, 1:], ascending[:, :-1], out=new[:, 1:])
     counts = np.count_nonzero(new, axis=1)
     if 4 * counts.sum() > 3 * d.size:
-        return d, counts
-    values = np.empty((d.shape[0], counts.max()), dtype=d.dtype)
+        return d, np.full(len(d), d.shape[1])
+    values = np.repeat(ascending[:, -1:], counts.max(), axis=1)
     for row, source, keep, count in zip(values, ascending, new, counts, strict=True):
         row[:count] = source[keep]
     return values, counts
+
+
+def _groups(counts: np.ndarray, largest: int) -> list[np.ndarray]:
+    """Return samples in groups of similar counts; a group times its largest count is bounded."""
+    order = np.argsort(counts, kind="stable")
+    groups = []
+    start = 0
+    while start < len(order):
+        stop = start + 1
+        while stop < len(order) and (stop + 1 - start) * counts[order[stop]] <= largest:
+            stop += 1
+        groups.append(order[start:stop])
+        start = stop
+    return groups
 
 
 def _check_budget(budget: int, needed: int) -> None:

@@ -8,7 +8,7 @@ input changes by d, in a form that never subtracts two nearly equal numbers: *co
 divided differencing* [1]_. It is exact for any d, small or large; a derivative it is not.
 Samples come first and perturbations last: d has shape (N, features, P), P changes of each
 sample's input tried side by side, and the arrays of ``base()`` broadcast against it, so a few
-samples can be taken out of both.
+samples can be taken out of both. ``steepest`` bounds |difference| by a multiple of |d|.
 
 References
 ----------
@@ -106,6 +106,8 @@ class Affine:
 class Sigmoid:
     """1 / (1 + exp(−x)) (5.5.2)."""
 
+    steepest = 0.25
+
     def __init__(self) -> None:
         self.x: Array = None
         self.out: Array = None
@@ -136,6 +138,8 @@ class Sigmoid:
 class Tanh:
     """tanh x."""
 
+    steepest = 1.0
+
     def __init__(self) -> None:
         self.x: Array = None
         self.out: Array = None
@@ -164,6 +168,8 @@ class Tanh:
 
 class Relu:
     """max(x, 0) (5.5.1)."""
+
+    steepest = 1.0
 
     def __init__(self) -> None:
         self.x: Array = None
@@ -194,6 +200,8 @@ class Relu:
 
 class Identity:
     """x itself."""
+
+    steepest = 1.0
 
     def forward(self, x: Array) -> Array:
         """Return `x`."""
@@ -246,6 +254,11 @@ class Dropout:
         self.mask: Array = None
         self._rng = np.random.default_rng(seed)
 
+    @property
+    def steepest(self) -> float:
+        """1/(1 − ratio) while training, else 1."""
+        return 1 / (1 - self.dropout_ratio) if self.train_flg else 1.0
+
     def forward(self, x: Array) -> Array:
         """Return ``x * mask`` while training, else `x`."""
         if not self.train_flg:
@@ -287,11 +300,11 @@ def _sigmoid_base(x: Array) -> tuple[Array, Array]:
     # Below the limit exp(−x) would overflow, and σ and its changes are 0 to the last digit.
     limit = math.floor(math.log(xp.finfo(x.dtype).max))
     q = xp.exp(-xp.clip(x, min=-limit))
-    return q / (1 + q), 1 + q
+    return q / (1 + q), q
 
 
-def _sigmoid_difference(d: Array, a: Array, b: Array) -> Array:
-    e = namespace_of(d).expm1(d)
-    out = a * e
-    out /= b + e
+def _sigmoid_difference(d: Array, a: Array, q: Array) -> Array:
+    xp = namespace_of(d)
+    out = a * xp.expm1(d)
+    out /= q + xp.exp(d)
     return out

@@ -7,6 +7,7 @@ of each sample's loss, (N, P), whose mean over N is the change of the loss.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol
 
 from array_api_compat import device
@@ -53,29 +54,67 @@ class SoftmaxWithLoss:
         return dout * (self.y * total - targets) / self.y.shape[0]
 
     def base(self) -> tuple[Array, ...]:
-        """Return the probabilities and a reference class, (N, 1, C), and soft targets if any."""
+        """Return probabilities, the likeliest class as one-hot, and targets, each (N, 1, C)."""
         xp = namespace_of(self.y)
-        if self.t.ndim == 1:
-            return self.y[:, None, :], as_one_hot(self.t, self.y.shape[-1], self.y.dtype)[
-                :, None, :
-            ]
-        reference = as_one_hot(xp.argmax(self.t, axis=-1), self.y.shape[-1], self.y.dtype)
-        return self.y[:, None, :], reference[:, None, :], self.t[:, None, :]
+        likeliest = as_one_hot(xp.argmax(self.y, axis=-1), self.y.shape[-1], self.y.dtype)
+        targets = as_one_hot(self.t, self.y.shape[-1], self.y.dtype)
+        return self.y[:, None, :], likeliest[:, None, :], targets[:, None, :]
 
-    def difference(self, d: Array, y: Array, reference: Array, *t: Array) -> Array:
-        """Return (Σt)·log1p(Σ y·expm1(d)) − Σ t·d, (N, P), of each sample's loss.
+    def difference(self, d: Array, y: Array, likeliest: Array, t: Array) -> Array:
+        """Return (Σt)·log1p(Σ y·expm1(d)) − Σ t·d, (N, P), of each sample's loss; overwrites d.
 
         Σ exp(x + d) / Σ exp(x) = Σ y·e^d = 1 + Σ y·expm1(d). All d are taken relative to that of
-        the target r, d − d[r], which changes nothing and leaves no two terms to cancel: for
-        labels the second sum is zero.
+        the likeliest class, which changes nothing and keeps the sum above 1/C, so that log1p
+        loses no digits however large d is.
         """
         xp = namespace_of(d)
-        d -= xp.matmul(reference, d)
-        linear = xp.matmul(t[0], d) if t else None
+        d -= xp.matmul(likeliest, d)
+        linear = xp.matmul(t, d)
         change = xp.log1p(xp.matmul(y, in_place(xp.expm1, d)))
-        if t:
-            change = xp.sum(t[0], axis=-1, keepdims=True) * change - linear
-        return change[:, 0, :]
+        return (xp.sum(t, axis=-1, keepdims=True) * change - linear)[:, 0, :]
+
+    def line_base(self, W: Array, reach: float) -> tuple[Array, ...] | None:
+        """Return what `line_difference` needs for changes along the rows of W, or None.
+
+        Parameters
+        ----------
+        W : array, shape (J, C)
+            Each row is a direction in which the scores move.
+        reach : float
+            Largest absolute value of s that will be asked for. Where it makes more than 16 terms
+            necessary the answer is None: there `difference` is cheaper. Waits for a GPU.
+        """
+        xp = namespace_of(W)
+        y, likeliest, t = self.base()
+        along = W.T[None] - xp.matmul(likeliest, W.T)
+        bound = reach * float(xp.max(xp.abs(along)))
+        eps = float(xp.finfo(W.dtype).eps)
+        # The first term left out, relative to the first: bound^k / (k + 1)!.
+        terms = next((k for k in range(1, 17) if bound**k < eps / 4 * math.factorial(k + 1)), None)
+        if terms is None:
+            return None
+        base = [xp.sum(t, axis=-1)[..., None], xp.matmul(t, along)[:, 0, :, None]]
+        power = along
+        for k in range(1, terms + 1):
+            base.append(xp.matmul(y, power)[:, 0, :, None] / math.factorial(k))
+            if k < terms:
+                power = power * along
+        return tuple(base)
+
+    def line_difference(self, s: Array, total: Array, linear: Array, *moments: Array) -> Array:
+        """Return what `difference` does for d = s·W[j, :], (N, J, P), from s of that shape.
+
+        Σ_c y_c·expm1(s·w_c) = Σ_k s^k/k! · Σ_c y_c·w_c^k: the power series of the exponential,
+        taken to the last digit, asks for sums over classes once and not for every s.
+        """
+        series = s * moments[-1]
+        for moment in reversed(moments[:-1]):
+            series += moment
+            series *= s
+        change = in_place(namespace_of(s).log1p, series)
+        change *= total
+        change -= linear * s
+        return change
 
 
 class SigmoidWithLoss:
@@ -108,11 +147,12 @@ class SigmoidWithLoss:
     def difference(self, d: Array, p: Array, q: Array, t: Array) -> Array:
         """Return Σ log1p(p·expm1(d)) − t·d, (N, P), of each sample's loss, where p = σ(x).
 
-        (1 + e^(x+d)) / (1 + e^x) = 1 + p·expm1(d). Where t ≥ ½ the mirrored form
-        log1p(σ(−x)·expm1(−d)) + (1−t)·d is used, which leaves nothing to cancel at t = 1.
+        (1 + e^(x+d)) / (1 + e^x) = 1 + p·expm1(d). Where p ≥ ½ the mirrored form
+        log1p(σ(−x)·expm1(−d)) + (1−t)·d is used, which keeps the argument of the logarithm above
+        ½, so that log1p loses no digits however large d is.
         """
         xp = namespace_of(d)
-        mirrored = t >= 0.5
+        mirrored = p >= 0.5
         sign = xp.where(mirrored, -xp.ones_like(t), xp.ones_like(t))
         d = sign * d
         p = xp.where(mirrored, q, p)
