@@ -8,6 +8,7 @@ the loss follows at once, it is asked how it changes along a line instead, if it
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
@@ -21,10 +22,11 @@ from array_api_compat import device
 from dlfs_gpu.backend import Array, memory_budget, namespace_of, run_in_chunks
 from dlfs_gpu.layers import Affine
 
-# Numbers in the widest array of a step on the CPU: few enough for a core's cache, enough to make a
-# NumPy call worth its overhead. Fixed, whatever the budget and the threads, because BLAS may round
-# differently for another shape.
-_STEP = 2**17
+# Numbers in the widest array of a step on the CPU, along a line and spread out: few enough for a
+# core's cache, enough to make a NumPy call worth its overhead. Fixed, whatever the budget and the
+# threads, because BLAS may round differently for another shape.
+_LINE_STEP = 2**16
+_SPREAD_STEP = 2**18
 # Arrays as wide as that alive at once.
 _LIVE_ARRAYS = 4
 # Columns that one task on the CPU takes, and tasks to make at least, so that threads share evenly.
@@ -211,12 +213,11 @@ def _on_host(tail: _Tail, d: np.ndarray, budget: int, threads: int | None) -> np
     values, counts = _distinct(d)
     spared = values is not d
     columns_per_task = min(tail.columns, _TASK_COLUMNS)
-    values_at_once = min(values.shape[1], max(1, _STEP // (2 * tail.width)))
-    columns_at_once = min(
-        columns_per_task, max(1, _STEP // (2 * tail.width * min(values_at_once, counts.mean())))
-    )
-    columns_at_once = int(columns_at_once)
-    groups = _groups(counts, max(1, _STEP // (2 * tail.width * columns_per_task)))
+    step = _SPREAD_STEP if tail.line_base is None else _LINE_STEP
+    values_at_once = min(values.shape[1], max(1, step // (2 * tail.width)))
+    typical = max(1, min(values_at_once, int(counts.mean())))
+    columns_at_once = min(columns_per_task, max(1, step // (2 * tail.width * typical)))
+    groups = _groups(counts, max(1, step // (2 * tail.width * columns_per_task)))
     column_tasks = math.ceil(tail.columns / columns_per_task)
     sample_tasks = min(len(groups), math.ceil(_MIN_TASKS / column_tasks))
     tasks = [
@@ -225,7 +226,7 @@ def _on_host(tail: _Tail, d: np.ndarray, budget: int, threads: int | None) -> np
         for first in range(0, tail.columns, columns_per_task)
     ]
     one = _LIVE_ARRAYS * d.itemsize * 2 * tail.width * columns_at_once * values_at_once
-    one = max(one, _LIVE_ARRAYS * d.itemsize * _STEP)
+    one = max(one, _LIVE_ARRAYS * d.itemsize * step)
     _check_budget(budget, one)
 
     def run(task: tuple[list[np.ndarray], slice]) -> np.ndarray:
@@ -240,23 +241,28 @@ def _on_host(tail: _Tail, d: np.ndarray, budget: int, threads: int | None) -> np
                 if not spared:
                     total[first:last] += change.sum(axis=0, dtype=np.float64).T
                     continue
-                for row, present, changes in zip(d[samples], part, change, strict=True):
-                    where = np.flatnonzero(
-                        (row >= present[0]) & (row <= present.max()) & (row != 0)
-                    )
-                    total[where] += changes.T[np.searchsorted(present, row[where])]
+                for sample, changes in zip(samples, change, strict=True):
+                    where = d[sample].nonzero()[0]
+                    which = values[sample].searchsorted(d[sample, where])
+                    if used > values_at_once:
+                        here = (which >= first) & (which < last)
+                        where, which = where[here], which[here] - first
+                    # In float64 first: adding by index is slow where it also has to convert.
+                    rows = changes.T.astype(np.float64, order="C").take(which, axis=0)
+                    rows += total.take(where, axis=0)
+                    total[where] = rows
         return total
 
     workers = min(threads or _cores(), len(tasks), budget // one)
     total = np.zeros((inputs, tail.columns))
-    with _blas_controller().limit(limits=1, user_api="blas"):
+    with _one_blas_thread() if tail.line_base is None else contextlib.nullcontext():
         if workers == 1:
             parts = list(map(run, tasks))
         else:
             with ThreadPoolExecutor(workers) as pool:
                 parts = list(pool.map(run, tasks))
-        for (_, columns), part in zip(tasks, parts, strict=True):
-            total[:, columns] += part
+    for (_, columns), part in zip(tasks, parts, strict=True):
+        total[:, columns] += part
     return total
 
 
@@ -299,6 +305,11 @@ def _check_budget(budget: int, needed: int) -> None:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _one_blas_thread() -> Any:
+    """Return a context in which BLAS keeps to the thread it is called on."""
+    return _blas_controller().limit(limits=1, user_api="blas")
 
 
 @functools.cache
