@@ -213,11 +213,13 @@ def _on_host(tail: _Tail, d: np.ndarray, budget: int, threads: int | None) -> np
     values, counts = _distinct(d)
     spared = values is not d
     columns_per_task = min(tail.columns, _TASK_COLUMNS)
-    step = _SPREAD_STEP if tail.line_base is None else _LINE_STEP
-    values_at_once = min(values.shape[1], max(1, step // (2 * tail.width)))
+    # Along a line a task's columns are taken together, spread out as many as fit.
+    line = tail.line_base is not None
+    step = (_LINE_STEP if line else _SPREAD_STEP) // (2 * tail.width)
+    values_at_once = min(values.shape[1], max(1, step // columns_per_task if line else step))
     typical = max(1, min(values_at_once, int(counts.mean())))
-    columns_at_once = min(columns_per_task, max(1, step // (2 * tail.width * typical)))
-    groups = _groups(counts, max(1, step // (2 * tail.width * columns_per_task)))
+    columns_at_once = columns_per_task if line else min(columns_per_task, max(1, step // typical))
+    groups = _groups(counts, max(1, step // columns_per_task))
     column_tasks = math.ceil(tail.columns / columns_per_task)
     sample_tasks = min(len(groups), math.ceil(_MIN_TASKS / column_tasks))
     tasks = [
@@ -225,8 +227,7 @@ def _on_host(tail: _Tail, d: np.ndarray, budget: int, threads: int | None) -> np
         for k in range(sample_tasks)
         for first in range(0, tail.columns, columns_per_task)
     ]
-    one = _LIVE_ARRAYS * d.itemsize * 2 * tail.width * columns_at_once * values_at_once
-    one = max(one, _LIVE_ARRAYS * d.itemsize * step)
+    one = _LIVE_ARRAYS * d.itemsize * 2 * tail.width * max(step, columns_at_once * values_at_once)
     _check_budget(budget, one)
 
     def run(task: tuple[list[np.ndarray], slice]) -> np.ndarray:
@@ -255,7 +256,7 @@ def _on_host(tail: _Tail, d: np.ndarray, budget: int, threads: int | None) -> np
 
     workers = min(threads or _cores(), len(tasks), budget // one)
     total = np.zeros((inputs, tail.columns))
-    with _one_blas_thread() if tail.line_base is None else contextlib.nullcontext():
+    with contextlib.nullcontext() if line else _one_blas_thread():
         if workers == 1:
             parts = list(map(run, tasks))
         else:
