@@ -144,28 +144,19 @@ def array_namespace(**arrays: Array) -> Any:
     TypeError
         If one is not an array, or two are of different libraries; both are named.
     """
-    values = arrays.values()
-    if all(type(x) is np.ndarray for x in values):
+    if all(type(x) is np.ndarray for x in arrays.values()):
         return np
-    known: tuple[str, Array, Any] | None = None
-    for name, x in arrays.items():
-        try:
-            # NumPy speaks the standard itself; array_api_compat would load much for it.
-            own = isinstance(x, np.ndarray | np.generic)
-            xp = np if own else array_api_compat.array_namespace(x)
-        except TypeError:
-            raise TypeError(f"{name} must be an array, not {_type_name(x)}") from None
-        if known is None:
-            known = name, x, xp
-        elif xp is not known[2]:
+    namespaces = {name: _namespace(name, x) for name, x in arrays.items()}
+    (first, xp), *others = namespaces.items()
+    for name, other in others:
+        if other is not xp:
             raise TypeError(
-                f"{known[0]} is a {_type_name(known[1])} and {name} is a {_type_name(x)}: "
-                "arrays are not moved by themselves; put both on one backend with "
-                "get_backend().asarray(...) or on the host with get_backend().to_numpy(...)"
+                f"{first} is a {_type_name(arrays[first])} and {name} is a "
+                f"{_type_name(arrays[name])}: arrays are not moved by themselves; put both on one "
+                "backend with get_backend().asarray(...) or on the host with "
+                "get_backend().to_numpy(...)"
             )
-    if known is None:
-        raise TypeError("array_namespace needs at least one array")
-    return known[2]
+    return xp
 
 
 def namespace_of(x: Array) -> Any:
@@ -233,6 +224,16 @@ def run_in_chunks(
 def in_place(function: Callable[..., Array], x: Array) -> Array:
     """Return ``function(x)``, written over `x` where the library can: for arrays one owns."""
     return function(x, out=x) if type(x) is np.ndarray or is_cupy_array(x) else function(x)
+
+
+def _namespace(name: str, x: Any) -> Any:
+    # NumPy speaks the standard itself; array_api_compat would load much for it.
+    if isinstance(x, np.ndarray | np.generic):
+        return np
+    try:
+        return array_api_compat.array_namespace(x)
+    except TypeError:
+        raise TypeError(f"{name} must be an array, not {_type_name(x)}") from None
 
 
 def _type_name(x: Any) -> str:

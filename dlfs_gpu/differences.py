@@ -146,40 +146,46 @@ class _Tail:
         """
         xp = namespace_of(d)
         r, u = d.shape
-        index = np.arange(self.columns)[columns]
+        count = len(range(self.columns)[columns])
         d = xp.concat([d, -d], axis=1)[:, None, :]
         for layer, base in self.alone:
-            d = layer.difference(d, *(b[samples][:, columns] for b in base))
+            d = layer.difference(d, *(b[samples, ...][:, columns, ...] for b in base))
         if self.line_base is not None:
-            change = self.loss.line_difference(d, *(b[samples] for b in self._line(columns)))
+            change = self.loss.line_difference(d, *(b[samples, ...] for b in self._line(columns)))
             return change[..., :u] - change[..., u:]
-        d = xp.broadcast_to(d, (r, len(index), 2 * u))
+        d = xp.broadcast_to(d, (r, count, 2 * u))
         if isinstance(d, np.ndarray) and not (moving := d.any(axis=(0, 2))).all():
             # A dead unit moves nothing behind it. Not asked of a GPU, which would have to wait.
-            result = np.zeros((r, len(index), u), dtype=d.dtype)
+            result = np.zeros((r, count, u), dtype=d.dtype)
             if moving.any():
-                result[:, moving] = self._spread(d[:, moving], samples, index[moving], at_once)
+                which = np.arange(self.columns)[columns][moving]
+                result[:, moving] = self._spread(d[:, moving], samples, which, at_once)
             return result
-        return self._spread(d, samples, index, at_once)
+        return self._spread(d, samples, columns, at_once)
 
     def _line(self, columns: slice) -> list[Array]:
         """Return the loss's base for lines, of the given columns where it has any."""
-        return [b if b.shape[1] == 1 else b[:, columns] for b in self.line_base or ()]
+        return [b if b.shape[1] == 1 else b[:, columns, ...] for b in self.line_base or ()]
 
-    def _spread(self, d: Array, samples: Any, columns: np.ndarray, at_once: int) -> Array:
+    def _spread(self, d: Array, samples: Any, columns: Any, at_once: int) -> Array:
         """Return what `change` does for changes that the joint layer spreads out."""
         xp = namespace_of(d)
         r, count, p = d.shape
-        parts = []
-        for start in range(0, count, at_once):
-            part = d[:, start : start + at_once]
-            part = self.joint.column_difference(part, columns[start : start + at_once])
-            for layer, base in self.together:
-                part = layer.difference(part, *(b[samples] for b in base))
-            part = self.loss.difference(part, *(b[samples] for b in self.loss_base))
-            part = xp.reshape(part, (r, -1, 2, p // 2))
-            parts.append(part[:, :, 0, :] - part[:, :, 1, :])
-        return parts[0] if len(parts) == 1 else xp.concat(parts, axis=1)
+        if count > at_once:
+            which = np.arange(self.columns)[columns]
+            return xp.concat(
+                [
+                    self._spread(d[:, k : k + at_once], samples, which[k : k + at_once], at_once)
+                    for k in range(0, count, at_once)
+                ],
+                axis=1,
+            )
+        d = self.joint.column_difference(d, columns)
+        for layer, base in self.together:
+            d = layer.difference(d, *(b[samples, ...] for b in base))
+        d = self.loss.difference(d, *(b[samples, ...] for b in self.loss_base))
+        d = xp.reshape(d, (r, count, 2, p // 2))
+        return d[:, :, 0, :] - d[:, :, 1, :]
 
 
 def _on_device(tail: _Tail, d: Array, budget: int, threads: int | None) -> Array:
@@ -197,7 +203,7 @@ def _on_device(tail: _Tail, d: Array, budget: int, threads: int | None) -> Array
         part = xp.empty_like(total)
 
         def run_columns(first: int, last: int) -> None:
-            change = tail.change(d[samples], samples, slice(first, last), last - first)
+            change = tail.change(d[samples, ...], samples, slice(first, last), last - first)
             part[:, first:last] = xp.sum(change, axis=0, dtype=xp.float64).T
 
         run_in_chunks(run_columns, tail.columns, columns_at_once)

@@ -11,6 +11,7 @@ import math
 from typing import Any
 
 import numpy as np
+from array_api_compat import device
 
 from dlfs_gpu.backend import Array, array_namespace, namespace_of
 
@@ -27,7 +28,7 @@ def step_function(x: Array) -> Array:
     """Return 1 where ``x > 0`` and 0 elsewhere, in the floating-point type of `x` (3.2.2)."""
     x = as_float(x)
     xp = namespace_of(x)
-    return xp.astype(x > 0, x.dtype)
+    return xp.where(x > 0, xp.ones_like(x), xp.zeros_like(x))
 
 
 def sigmoid(x: Array) -> Array:
@@ -139,7 +140,7 @@ def cross_entropy_error(y: Array, t: Array) -> Array:
     TypeError
         If the labels are not integers.
     """
-    y = as_scores(y)
+    y = as_scores(y, "y")
     t = check_targets(t, y.shape, y)
     xp = namespace_of(y)
     return -xp.mean(_select(xp.log(y + CROSS_ENTROPY_DELTA), t))
@@ -161,7 +162,7 @@ def softmax_cross_entropy(z: Array, t: Array) -> Array:
     -------
     array, shape ()
     """
-    z = as_scores(z)
+    z = as_scores(z, "z")
     t = check_targets(t, z.shape, z, "z")
     return -namespace_of(z).mean(_select(log_softmax(z), t))
 
@@ -192,13 +193,16 @@ def binary_cross_entropy_error(y: Array, t: Array) -> Array:
     """
     y, t = _same_shape(y, t)
     xp = namespace_of(y)
-    loss = -(t * xp.log(y) + (1 - t) * xp.log1p(-y))
+    # 0·log 0 counts as 0, its limit.
+    log_y = xp.log(xp.where(t == 0, xp.ones_like(y), y))
+    log_rest = xp.log1p(-xp.where(t == 1, xp.zeros_like(y), y))
+    loss = -(t * log_y + (1 - t) * log_rest)
     return loss if y.ndim == 0 else xp.mean(xp.sum(loss, axis=-1))
 
 
 def sigmoid_cross_entropy(z: Array, t: Array) -> Array:
     """Return `binary_cross_entropy_error` of sigmoid(z) from the scores `z`, without overflow."""
-    z, t = _same_shape(z, t)
+    z, t = _same_shape(z, t, "z")
     xp = namespace_of(z)
     # −log σ(z) = max(−z, 0) + log(1 + exp(−|z|))
     loss = relu(z) - t * z + xp.log1p(xp.exp(-xp.abs(z)))
@@ -215,31 +219,34 @@ def function_2(x: Array) -> Array:
     return namespace_of(x).sum(x**2)
 
 
-def as_float(x: Array) -> Array:
+def as_float(x: Array, name: str = "x") -> Array:
     """Return `x` as a real floating-point array; integers and booleans become float64.
 
     Raises
     ------
     TypeError
-        If `x` is no array, number or list of numbers, or is complex.
+        If `x`, called `name` in the message, is no array, number or list of numbers, or is
+        complex.
     """
     if isinstance(x, int | float | list | tuple | np.generic):
         x = np.asarray(x)
     if type(x) is np.ndarray and x.dtype.kind == "f":
         return x
-    xp = namespace_of(x)
+    xp = array_namespace(**{name: x})
     if xp.isdtype(x.dtype, "real floating"):
         return x
     if xp.isdtype(x.dtype, ("integral", "bool")):
         return xp.astype(x, xp.float64)
-    raise TypeError(f"x has the type {x.dtype}; it must hold real numbers")
+    raise TypeError(f"{name} has the type {x.dtype}; it must hold real numbers")
 
 
-def as_scores(x: Array) -> Array:
+def as_scores(x: Array, name: str = "x") -> Array:
     """Return `x` as floating point, and refuse arrays without any class along the last axis."""
-    x = as_float(x)
+    x = as_float(x, name)
     if x.ndim == 0 or x.shape[-1] == 0:
-        raise ValueError(f"x has shape {x.shape}; it must have at least one class in its last axis")
+        raise ValueError(
+            f"{name} has shape {tuple(x.shape)}; it must have at least one class in its last axis"
+        )
     return x
 
 
@@ -256,7 +263,10 @@ def check_targets(t: Array, shape: tuple[int, ...], like: Array, name: str = "y"
     TypeError
         If labels are not integers, or `t` is of another array library than `like`.
     """
-    if isinstance(t, int | list | tuple | np.generic):
+    shape = tuple(shape)
+    if isinstance(t, int):
+        t = namespace_of(like).asarray(t, device=device(like))
+    elif isinstance(t, list | tuple | np.generic):
         t = np.asarray(t)
     xp = array_namespace(**{name: like, "t": t})
     if len(shape) not in (1, 2):
@@ -303,11 +313,13 @@ def _select(values: Array, t: Array) -> Array:
     return xp.take_along_axis(values, t[..., None], axis=-1)[..., 0]
 
 
-def _same_shape(y: Any, t: Any) -> tuple[Array, Array]:
-    y, t = as_float(y), as_float(t)
-    xp = array_namespace(y=y, t=t)
+def _same_shape(y: Any, t: Any, name: str = "y") -> tuple[Array, Array]:
+    y, t = as_float(y, name), as_float(t, "t")
+    xp = array_namespace(**{name: y, "t": t})
     if y.shape != t.shape:
-        raise ValueError(f"y has shape {y.shape} and t {t.shape}; the shapes must be the same")
+        raise ValueError(
+            f"{name} has shape {tuple(y.shape)} and t {tuple(t.shape)}; the shapes must be the same"
+        )
     if math.prod(y.shape) == 0:
-        raise ValueError(f"y has shape {y.shape}: it is empty")
+        raise ValueError(f"{name} has shape {tuple(y.shape)}: it is empty")
     return y, xp.astype(t, y.dtype, copy=False)

@@ -74,11 +74,17 @@ def numerical_diff(
     Raises
     ------
     ValueError
-        If h is not positive and finite, or so small that x + h == x.
+        If h is not positive and finite, or so small that x + h == x; if `x` is not finite, or
+        `f` returns another shape than that of `x`.
     """
     x = as_float(x)
     upper, lower, step = _points(x, h, scheme, realised)
-    return (f(upper) - f(lower)) / step
+
+    def value(point: Any) -> Any:
+        demand = f"it must return one number for each element of x, {tuple(x.shape)}"
+        return _checked(f(point), x.shape, demand)
+
+    return (value(upper) - value(lower)) / step
 
 
 def numerical_gradient(
@@ -102,8 +108,9 @@ def numerical_gradient(
         `x` itself instead of its argument, as the book's closures do. With ``"batched"`` it maps
         K such arrays stacked, (K, *x.shape), to K numbers, (K,).
     x : array, any shape
-        Where. The loop writes to `x` and always restores it, also when `f` raises. Integers are
-        promoted to a copy in float64, which a closure over `x` cannot see.
+        Where. The loop writes to `x` and always restores it, also when `f` raises. Integers and
+        read-only arrays are copied first, the integers to float64, and a closure over `x` cannot
+        see the copy.
     h : float, optional
         Step; `default_step` by default.
     method : {"loop", "batched"}
@@ -128,8 +135,11 @@ def numerical_gradient(
     Raises
     ------
     ValueError
-        If h is not positive and finite, or so small that x + h == x somewhere; if `f` returns
-        another shape, or NaN or infinity; if `max_memory` is less than one copy takes.
+        If h is not positive and finite, or so small that x + h == x somewhere; if `x` is not
+        finite; if `f` returns another shape, or NaN or infinity; if `max_memory` is less than one
+        copy takes.
+    TypeError
+        If `x` is neither float32 nor float64 nor integer, or `f` returns no number or array.
 
     References
     ----------
@@ -146,6 +156,7 @@ def numerical_gradient(
     if method not in ("loop", "batched"):
         raise ValueError(f"method is {method!r}; it must be 'loop' or 'batched'")
     x = as_float(x)
+    xp = namespace_of(x)
 
     def evaluate(h: float | None) -> Array:
         upper, lower, step = _points(x, h, scheme, realised)
@@ -153,13 +164,12 @@ def numerical_gradient(
             difference = _loop(f, x, upper, None if scheme == "forward" else lower, progress)
         else:
             difference = _batched(f, x, upper, lower, max_memory, progress)
+        if not bool(xp.all(xp.isfinite(difference))):
+            where = _first_index(~xp.isfinite(difference))
+            raise ValueError(f"f gave NaN or infinity when x{where} was moved by the step")
         return difference / step
 
     gradient = evaluate(h)
-    xp = namespace_of(x)
-    if not bool(xp.all(xp.isfinite(gradient))):
-        where = _first_index(~xp.isfinite(gradient))
-        raise ValueError(f"f gave NaN or infinity when x{where} was moved by the step")
     if not return_error:
         return gradient
     h = default_step(x.dtype, scheme, xp=xp) if h is None else h
@@ -214,7 +224,7 @@ def gradient_descent(
     history = [x]
     for _ in range(step_num):
         x = xp.asarray(x, copy=True)
-        x = x - lr * (gradient(x) if gradient else numerical_gradient(f, x, realised=False))
+        x = x - float(lr) * (gradient(x) if gradient else numerical_gradient(f, x, realised=False))
         history.append(x)
     return xp.asarray(x, copy=True), xp.stack(history)
 
@@ -233,22 +243,27 @@ def _points(
     xp = namespace_of(x)
     default = default_step(x.dtype, scheme, xp=xp)
     h = default if h is None else check_step(h)
+    if not bool(xp.all(xp.isfinite(x))):
+        raise ValueError(f"x{_first_index(~xp.isfinite(x))} is NaN or infinite; x must be finite")
     upper = x + h
     lower = x - h if scheme == "central" else x
     if not realised:
         return upper, lower, 2 * h if scheme == "central" else h
-    step = upper - lower
-    if bool(xp.any(step == 0)):
-        where = _first_index(step == 0)
-        raise ValueError(f"h is {h}, so small that x{where} + h == x{where} in {x.dtype}")
-    return upper, lower, step
+    lost = upper == x if scheme == "forward" else (upper == x) | (lower == x)
+    if bool(xp.any(lost)):
+        where = _first_index(lost)
+        raise ValueError(
+            f"h is {h}, so small that x{where} + h == x{where} or x{where} - h == x{where} in "
+            f"{x.dtype}; it must be larger"
+        )
+    return upper, lower, upper - lower
 
 
 def check_step(h: float) -> float:
-    """Return `h`, or raise ValueError if it is not positive and finite."""
+    """Return `h` as a Python number, which promotes no array, if it is positive and finite."""
     if not (math.isfinite(h) and h > 0):
         raise ValueError(f"h is {h}; it must be positive and finite")
-    return h
+    return float(h)
 
 
 def _loop(f: Function, x: Array, upper: Array, lower: Array | None, progress: bool) -> Array:
@@ -281,13 +296,18 @@ def _loop(f: Function, x: Array, upper: Array, lower: Array | None, progress: bo
 
 
 def _number(value: Any) -> Any:
-    if getattr(value, "shape", ()) != ():
-        raise ValueError(
-            f"f returned an array of shape {tuple(value.shape)}; with method='loop' it must "
-            "return a single number"
-        )
     # A copy: f may have returned a view of x, which is about to change.
-    return value + 0.0
+    return _checked(value, (), "with method='loop' it must return a single number") + 0.0
+
+
+def _checked(value: Any, shape: tuple[int, ...], demand: str) -> Any:
+    """Return what f returned, if it has the shape that it must have."""
+    found = () if isinstance(value, int | float) else getattr(value, "shape", None)
+    if found is None:
+        raise TypeError(f"f returned {value!r}; {demand}")
+    if found != shape:
+        raise ValueError(f"f returned an array of shape {tuple(found)}; {demand}")
+    return value
 
 
 def _batched(
@@ -307,17 +327,18 @@ def _batched(
         count = stop - start
         moved = xp.eye(count, size, k=start, dtype=xp.bool, device=device(x))
         copies = xp.where(moved, xp.reshape(points, (1, size)), flat)
-        result = f(xp.reshape(copies, (count, *x.shape)))
-        if getattr(result, "shape", None) != (count,):
-            raise ValueError(
-                f"f returned shape {getattr(result, 'shape', ())} for {count} stacked copies of x; "
-                f"with method='batched' it must map ({count}, *x.shape) to ({count},)"
-            )
-        return result
+        return _checked(
+            f(xp.reshape(copies, (count, *x.shape))),
+            (count,),
+            f"with method='batched' it must map {count} stacked copies of x to ({count},)",
+        )
 
     def run(start: int, stop: int) -> None:
         difference[0, start:stop] = values(upper, start, stop) - values(lower, start, stop)
 
+    if size > 1:
+        # An f that sums along the stack would pass for right with as many copies as elements.
+        values(x, 0, 1)
     run_in_chunks(run, size, max(1, budget // (copy_bytes or 1)), "gradient" * progress)
     return xp.reshape(difference, x.shape)
 

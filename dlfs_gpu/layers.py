@@ -90,7 +90,7 @@ class Affine:
         The same with d zero but in column i: the outer product of W[i, :] and d[:, i]. Where d
         holds some of the inputs only, `columns` says which.
         """
-        return spread(d, self.W[columns])
+        return spread(d, self.W[columns, ...])
 
     def weight_difference(self, x: Array, h: float) -> Array:
         """Return the change (N, I + 1) of column j when W[i, j], or last b[j], moves by h.
@@ -123,16 +123,16 @@ class Sigmoid:
         return dout * (1.0 - self.out) * self.out
 
     def base(self) -> tuple[Array, ...]:
-        """Return q / (1 + q) and 1 + q, each (N, F, 1), where q = exp(−x)."""
+        """Return q / (1 + q) and q, each (N, F, 1), where q = exp(−x)."""
         return _sigmoid_base(self.x[..., None])
 
-    def difference(self, d: Array, a: Array, b: Array) -> Array:
+    def difference(self, d: Array, a: Array, q: Array) -> Array:
         """Return σ(x + d) − σ(x) = s(1−s)E / (1 + sE), with s = σ(x), E = expm1(d).
 
         From σ(x+d) = s·e^d / (1 − s + s·e^d). Both sides of the fraction divided by s, with
-        q = (1−s)/s = exp(−x): E · q/(1+q) / (1 + q + E), where neither tail loses digits.
+        q = (1−s)/s = exp(−x): E · q/(1+q) / (q + e^d), where neither tail loses digits.
         """
-        return _sigmoid_difference(d, a, b)
+        return _sigmoid_difference(d, a, q)
 
 
 class Tanh:
@@ -158,12 +158,12 @@ class Tanh:
         """Return what `Sigmoid.base` does, of 2x."""
         return _sigmoid_base(2 * self.x[..., None])
 
-    def difference(self, d: Array, a: Array, b: Array) -> Array:
+    def difference(self, d: Array, a: Array, q: Array) -> Array:
         """Return tanh(x + d) − tanh x = (1−t²) tanh d / (1 + t·tanh d), where t = tanh x.
 
         Written as 2 (σ(2x + 2d) − σ(2x)), because tanh x = 2σ(2x) − 1: 1 − t² would lose digits.
         """
-        return 2 * _sigmoid_difference(2 * d, a, b)
+        return 2 * _sigmoid_difference(2 * d, a, q)
 
 
 class Relu:
@@ -292,7 +292,7 @@ def spread(d: Array, W: Array) -> Array:
     n, i, p = d.shape
     # Through one dimension, so that the product comes out contiguous and reshapes without a copy.
     weights = xp.reshape(xp.reshape(W.T, (-1,)), (W.shape[1], i, 1))
-    return xp.reshape(weights * d[:, None], (n, W.shape[1], i * p))
+    return xp.reshape(weights * d[:, None, ...], (n, W.shape[1], i * p))
 
 
 def _sigmoid_base(x: Array) -> tuple[Array, Array]:

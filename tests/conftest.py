@@ -8,9 +8,14 @@ from typing import Any
 
 import matplotlib as mpl
 import pytest
+from hypothesis import settings
 from libraries import Library, libraries
 
 mpl.use("Agg")
+
+# The first call on a GPU compiles its kernels: an example may take as long as it needs.
+settings.register_profile("any time", deadline=None)
+settings.load_profile("any time")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

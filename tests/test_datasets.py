@@ -4,7 +4,6 @@ import dataclasses
 import gzip
 import hashlib
 import http.server
-import os
 import re
 import shutil
 import threading
@@ -19,7 +18,7 @@ import numpy as np
 import pooch
 import pytest
 
-from dlfs_gpu import idx
+from dlfs_gpu import published
 from dlfs_gpu.backend import get_backend, namespace_of
 from dlfs_gpu.datasets import (
     MinibatchSampler,
@@ -35,14 +34,6 @@ TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = FILES = (
     "t10k-images-idx3-ubyte.gz",
     "t10k-labels-idx1-ubyte.gz",
 )
-MNIST_FOLDER = Path(
-    os.environ.get("DLFS_GPU_DATA") or Path(__file__).parents[2] / "shared" / "mnist"
-)
-needs_mnist = pytest.mark.skipif(
-    not (MNIST_FOLDER / TRAIN_IMAGES).is_file(),
-    reason=f"MNIST's packed files are not in {MNIST_FOLDER}; DLFS_GPU_DATA can name their folder",
-)
-
 rng = np.random.default_rng(0)
 X_TRAIN, X_TEST = (rng.integers(0, 256, (n, 28, 28), dtype=np.uint8) for n in (20, 10))
 T_TRAIN, T_TEST = (np.arange(n, dtype=np.uint8) % 10 for n in (20, 10))
@@ -58,9 +49,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("DLFS_GPU_DATA", raising=False)
     monkeypatch.setenv("DLFS_GPU_BACKEND", "numpy")
     monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache" / project)
-    for name, source in idx._SOURCES.items():
+    for name, source in published._SOURCES.items():
         offline = dataclasses.replace(source, mirrors=())
-        monkeypatch.setitem(idx._SOURCES, name, offline)
+        monkeypatch.setitem(published._SOURCES, name, offline)
     return tmp_path / "cache" / "dlfs_gpu" / "mnist"
 
 
@@ -79,8 +70,8 @@ def publish(folder: Path, contents: dict[str, bytes], monkeypatch: pytest.Monkey
     sha256 = tuple(hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in FILES)
     md5 = tuple(hashlib.md5(contents[file]).hexdigest() for file in FILES)
     for name, unpacked in (("mnist", md5), ("fashion-mnist", None)):
-        source = dataclasses.replace(idx._SOURCES[name], sha256=sha256, unpacked_md5=unpacked)
-        monkeypatch.setitem(idx._SOURCES, name, source)
+        source = dataclasses.replace(published._SOURCES[name], sha256=sha256, unpacked_md5=unpacked)
+        monkeypatch.setitem(published._SOURCES, name, source)
 
 
 def unpack(folder: Path, *files: str) -> None:
@@ -118,10 +109,9 @@ class TestDigits:
         np.testing.assert_array_equal(hot_test, np.eye(10, dtype=np.float32)[t_test], strict=True)
 
 
-@needs_mnist
 class TestRealMnist:
-    def test_golden(self) -> None:
-        (x_train, t_train), (x_test, t_test) = load_mnist(data_dir=MNIST_FOLDER)
+    def test_golden(self, mnist_dir: Path) -> None:
+        (x_train, t_train), (x_test, t_test) = load_mnist(data_dir=mnist_dir)
         assert x_train.shape == (60000, 784)
         assert x_test.shape == (10000, 784)
         assert x_train.dtype == np.float32
@@ -133,9 +123,9 @@ class TestRealMnist:
         counts = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
         assert np.bincount(t_train).tolist() == counts
 
-    def test_unpacked_and_recompressed(self, tmp_path: Path) -> None:
+    def test_unpacked_and_recompressed(self, mnist_dir: Path, tmp_path: Path) -> None:
         for file in FILES:
-            shutil.copyfile(MNIST_FOLDER / file, tmp_path / file)
+            shutil.copyfile(mnist_dir / file, tmp_path / file)
         labels = gzip.decompress((tmp_path / TRAIN_LABELS).read_bytes())
         (tmp_path / TRAIN_LABELS).write_bytes(gzip.compress(labels, 1))
         unpack(tmp_path, TRAIN_IMAGES, TEST_IMAGES, TEST_LABELS)
@@ -144,14 +134,14 @@ class TestRealMnist:
         assert (t_train[-1], t_test[-1]) == (8, 6)
         assert x_test.dtype == np.uint8
 
-    def test_it_is_not_fashion_mnist(self) -> None:
+    def test_it_is_not_fashion_mnist(self, mnist_dir: Path) -> None:
         found = "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
         expected = "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"
         with pytest.raises(
             ValueError,
             match=f"not Fashion-MNIST's {TRAIN_IMAGES}: the SHA-256 is {found}, .* {expected}",
         ):
-            load_fashion_mnist(data_dir=MNIST_FOLDER)
+            load_fashion_mnist(data_dir=mnist_dir)
 
 
 @pytest.mark.parametrize("load", [load_mnist, load_fashion_mnist])
@@ -277,9 +267,9 @@ class TestDownload:
         shutil.copytree(folder, root / "second")
         for name in ("mnist", "fashion-mnist"):
             source = dataclasses.replace(
-                idx._SOURCES[name], mirrors=(f"{address}first/", f"{address}second/")
+                published._SOURCES[name], mirrors=(f"{address}first/", f"{address}second/")
             )
-            monkeypatch.setitem(idx._SOURCES, name, source)
+            monkeypatch.setitem(published._SOURCES, name, source)
         return root / "first", root / "second"
 
     @pytest.mark.parametrize("load", [load_mnist, load_fashion_mnist])
@@ -349,8 +339,8 @@ class TestDownload:
 
     def test_no_network(self, folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         mirrors = ("http://127.0.0.1:9/one/", "http://127.0.0.1:9/two/")
-        source = dataclasses.replace(idx._SOURCES["mnist"], mirrors=mirrors)
-        monkeypatch.setitem(idx._SOURCES, "mnist", source)
+        source = dataclasses.replace(published._SOURCES["mnist"], mirrors=mirrors)
+        monkeypatch.setitem(published._SOURCES, "mnist", source)
         with pytest.raises(ConnectionError) as caught:
             load_mnist()
         message = str(caught.value)
