@@ -41,6 +41,7 @@ from dlfs_gpu.gradient import (
     numerical_gradient,
     tangent_line,
 )
+from dlfs_gpu.gradient_check import GradientReport, check_gradients
 from dlfs_gpu.layers import Affine, Dropout, Identity, Relu, Sigmoid, Tanh
 from dlfs_gpu.losses import MeanSquaredError, SigmoidWithLoss, SoftmaxWithLoss, SumSquaredError
 from dlfs_gpu.network import Network
@@ -56,6 +57,7 @@ __all__ = [
     "Backend",
     "BackendError",
     "Dropout",
+    "GradientReport",
     "History",
     "Identity",
     "MeanSquaredError",
@@ -75,6 +77,7 @@ __all__ = [
     "Trainer",
     "TwoLayerNet",
     "binary_cross_entropy_error",
+    "check_gradients",
     "cross_entropy_error",
     "default_step",
     "function_1",

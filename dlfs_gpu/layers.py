@@ -25,7 +25,7 @@ import numpy as np
 from array_api_compat import device
 
 from dlfs_gpu.backend import Array, namespace_of
-from dlfs_gpu.functions import relu, sigmoid
+from dlfs_gpu.functions import as_float, relu, sigmoid
 
 
 class Layer(Protocol):
@@ -51,11 +51,20 @@ class Affine:
     ----------
     dW, db : array or None
         Gradients of the parameters, set by `backward`.
+
+    Raises
+    ------
+    ValueError
+        If the shapes are not these.
     """
 
     def __init__(self, W: Array, b: Array | None = None) -> None:
-        self.W = W
-        self.b = b
+        self.W = as_float(W, "W")
+        self.b = None if b is None else as_float(b, "b")
+        if self.W.ndim != 2:
+            raise ValueError(f"W has shape {self.W.shape}; it must be (inputs, outputs)")
+        if self.b is not None and self.b.shape != self.W.shape[1:]:
+            raise ValueError(f"b has shape {self.b.shape}; it must be {self.W.shape[1:]}")
         self.x: Array = None
         self.dW: Array = None
         self.db: Array = None
@@ -268,6 +277,8 @@ class Dropout:
             kept = self._rng.random(x.shape[-2:]) >= self.dropout_ratio
             mask = np.where(kept, 1 / (1 - self.dropout_ratio), 0.0)
             self.mask = xp.asarray(mask, dtype=x.dtype, device=device(x))
+        # A frozen mask may have met another type last.
+        self.mask = namespace_of(x).astype(self.mask, x.dtype, copy=False)
         return x * self.mask
 
     def backward(self, dout: Array) -> Array:

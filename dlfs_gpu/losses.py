@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from array_api_compat import device
 
 from dlfs_gpu.backend import Array, in_place, namespace_of
-from dlfs_gpu.functions import log_softmax, relu, sigmoid
+from dlfs_gpu.functions import log_softmax, relu, sigmoid, softmax
 
 
 class Loss(Protocol):
@@ -24,6 +24,9 @@ class Loss(Protocol):
 
     def backward(self, dout: Any = 1) -> Array:
         """Return the gradient with respect to the scores, (N, C)."""
+
+    def predict(self, x: Array) -> Array:
+        """Return the answer that the scores stand for, of their shape."""
 
 
 class SoftmaxWithLoss:
@@ -45,6 +48,10 @@ class SoftmaxWithLoss:
         self.y = xp.exp(log_y)
         targets = as_one_hot(t, x.shape[-1], x.dtype)
         return -xp.mean(xp.sum(targets * log_y, axis=-1), axis=-1)
+
+    def predict(self, x: Array) -> Array:
+        """Return softmax(x)."""
+        return softmax(x)
 
     def backward(self, dout: Any = 1) -> Array:
         """Return dout · (y Σt − t) / N."""
@@ -86,7 +93,7 @@ class SoftmaxWithLoss:
         """
         xp = namespace_of(W)
         y, likeliest, t = self.base()
-        along = W.T[None] - xp.matmul(likeliest, W.T)
+        along = W.T - xp.matmul(likeliest, W.T)
         bound = reach * float(xp.max(xp.abs(along)))
         eps = float(xp.finfo(W.dtype).eps)
         # The first term left out, relative to the first: bound^k / (k + 1)!.
@@ -113,7 +120,8 @@ class SoftmaxWithLoss:
             series *= s
         change = in_place(namespace_of(s).log1p, series)
         change *= total
-        change -= linear * s
+        s = linear * s
+        change -= s
         return change
 
 
@@ -134,6 +142,10 @@ class SigmoidWithLoss:
         # −log σ(x) = max(−x, 0) + log(1 + exp(−|x|))
         losses = relu(x) - t * x + xp.log1p(xp.exp(-xp.abs(x)))
         return xp.mean(xp.sum(losses, axis=-1), axis=-1)
+
+    def predict(self, x: Array) -> Array:
+        """Return σ(x)."""
+        return sigmoid(x)
 
     def backward(self, dout: Any = 1) -> Array:
         """Return dout · (σ(x) − t) / N."""
@@ -172,6 +184,10 @@ class SumSquaredError:
         self.error = x - t
         return xp.mean(xp.sum(self.error * self.error, axis=-1), axis=-1) / 2
 
+    def predict(self, x: Array) -> Array:
+        """Return x."""
+        return x
+
     def backward(self, dout: Any = 1) -> Array:
         """Return dout · (x − t) / N."""
         return dout * self.error / self.error.shape[0]
@@ -199,6 +215,10 @@ class MeanSquaredError:
         """Return the loss, of shape ()."""
         self._scale = 2 / x.shape[-1]
         return self._scale * self._half_sum.forward(x, t)
+
+    def predict(self, x: Array) -> Array:
+        """Return x."""
+        return x
 
     def backward(self, dout: Any = 1) -> Array:
         """Return dout · 2(x − t) / (N·C)."""

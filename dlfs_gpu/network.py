@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from dlfs_gpu.backend import Array, array_namespace, get_backend, memory_budget, namespace_of
 from dlfs_gpu.differences import difference_gradients
-from dlfs_gpu.functions import as_float, check_targets, softmax
+from dlfs_gpu.functions import as_float, check_targets
 from dlfs_gpu.gradient import Method, check_step, numerical_gradient
 from dlfs_gpu.layers import Affine, Dropout
 from dlfs_gpu.losses import SoftmaxWithLoss, as_one_hot, weight_decay_difference
@@ -82,24 +82,28 @@ class Network:
     @property
     def sizes(self) -> list[int]:
         """Features of the input, of each hidden layer, and of the output."""
-        return [self._affine[0].W.shape[0], *(layer.W.shape[1] for layer in self._affine)]
+        weights = [self.params[f"W{number}"] for number, _ in enumerate(self._affine, 1)]
+        return [weights[0].shape[0], *(W.shape[1] for W in weights)]
 
     def scores(self, x: Array) -> Array:
         """Return the output of the last layer, (N, C) or (C,), with dropout off."""
-        batch = self._inputs(x)
+        batch, single = self._inputs(x)
         out = self.forward(batch, training=False)
-        return out if x.ndim == batch.ndim else out[0]
+        return out[0, ...] if single else out
 
     def predict(self, x: Array) -> Array:
-        """Return probabilities, (N, C) or (C,): the softmax of `scores`."""
-        return softmax(self.scores(x))
+        """Return what the loss makes of `scores`, (N, C) or (C,): probabilities by default."""
+        return self.loss_layer.predict(self.scores(x))
 
     def loss(self, x: Array, t: Array) -> Array:
         """Return the mean loss, of shape (), weight decay included, with dropout off."""
         return self.mean_loss(*self.check(x, t), training=False)
 
     def accuracy(self, x: Array, t: Array) -> float:
-        """Return the share of samples whose largest score is at the target."""
+        """Return the share of samples whose largest score is at the target.
+
+        With one output, the share whose prediction is on the same side of ½ as the target.
+        """
         x, t = self.check(x, t)
         return self.share_right(x, t)
 
@@ -156,6 +160,11 @@ class Network:
         x, t = self.check(x, t)
         if method == "difference":
             h = 1e-4 if h is None else check_step(h)
+            smallest = math.sqrt(namespace_of(x).finfo(x.dtype).smallest_normal)
+            if h < smallest:
+                raise ValueError(
+                    f"h is {h}; below {smallest:.1e} changes are lost to underflow in {x.dtype}"
+                )
             return self.loss_and_differences(x, t, h, max_memory, threads)[1]
         self.refuse_random_dropout()
         return {
@@ -166,7 +175,10 @@ class Network:
     def loss_and_gradient(self, x: Array, t: Array) -> tuple[Array, dict[str, Array]]:
         """Return loss and gradient of one pass each way, for arrays that `check` has seen."""
         loss = self.mean_loss(x, t, training=True)
-        dout = self.loss_layer.backward()
+        return loss, self.backward(self.loss_layer.backward())
+
+    def backward(self, dout: Array) -> dict[str, Array]:
+        """Return the gradient, given that of the scores, (N, C), just after a forward pass."""
         for layer in reversed(self.layers):
             dout = layer.backward(dout)
         grads = {}
@@ -176,7 +188,7 @@ class Network:
                 grads[f"W{number}"] = layer.dW + self.weight_decay_lambda * layer.W
             if layer.b is not None:
                 grads[f"b{number}"] = layer.db
-        return loss, grads
+        return grads
 
     def loss_and_differences(
         self,
@@ -215,12 +227,7 @@ class Network:
             Arrays to use instead of those in ``params``, of their shape or stacked, (K, *shape),
             which gives (K, N, C).
         """
-        params = {**self.params, **replaced}
-        for number, layer in enumerate(self._affine, 1):
-            layer.W = params[f"W{number}"]
-            if layer.b is not None:
-                b = params[f"b{number}"]
-                layer.b = b if b.ndim == 1 else b[:, None, :]
+        self.hand_out({**self.params, **replaced})
         for layer in self.layers:
             if isinstance(layer, Dropout):
                 layer.train_flg = training
@@ -237,22 +244,39 @@ class Network:
                 loss = loss + 0.5 * self.weight_decay_lambda * squares
         return loss
 
+    def params_in_float64(self) -> dict[str, Array]:
+        """Return the parameters in float64; those that are so already, themselves."""
+        xp = array_namespace(**self.params)
+        return {key: xp.astype(p, xp.float64, copy=False) for key, p in self.params.items()}
+
+    def hand_out(self, params: dict[str, Array]) -> None:
+        """Give the layers their parameters, arrays with the keys of ``params``."""
+        for number, layer in enumerate(self._affine, 1):
+            layer.W = params[f"W{number}"]
+            if layer.b is not None:
+                b = params[f"b{number}"]
+                layer.b = b if b.ndim == 1 else b[:, None, :]
+
     def share_right(self, x: Array, t: Array) -> float:
         """Return the accuracy on arrays that `check` has seen, a block of samples at a time."""
         xp = namespace_of(x)
         right: Any = 0
         n: int = x.shape[0]
         for start in range(0, n, _EVALUATION_BATCH):
-            stop = start + _EVALUATION_BATCH
-            answers = xp.argmax(self.forward(x[start:stop], training=False), axis=-1)
-            labels = t[start:stop] if t.ndim == 1 else xp.argmax(t[start:stop], axis=-1)
+            stop = min(start + _EVALUATION_BATCH, n)
+            answers, labels = self.forward(x[start:stop, ...], training=False), t[start:stop, ...]
+            if answers.shape[-1] == 1 and labels.ndim == 2:
+                answers, labels = self.loss_layer.predict(answers) >= 0.5, labels >= 0.5
+            else:
+                answers = xp.argmax(answers, axis=-1)
+                labels = labels if labels.ndim == 1 else xp.argmax(labels, axis=-1)
             right = right + xp.sum(xp.astype(answers == labels, xp.int64))
         return int(right) / n
 
     def check(self, x: Array, t: Array) -> tuple[Array, Array]:
         """Return batch and targets ready for the network, or raise what the class says."""
-        batch = self._inputs(x)
-        shape = (*x.shape[:-1], self.sizes[-1])
+        batch, single = self._inputs(x)
+        shape = (self.sizes[-1],) if single else (batch.shape[0], self.sizes[-1])
         if isinstance(self.loss_layer, SoftmaxWithLoss):
             t = check_targets(t, shape, batch, "the output")
         else:
@@ -261,10 +285,10 @@ class Network:
             if t.shape != shape:
                 raise ValueError(f"t has shape {t.shape}; it must be {shape}")
             t = namespace_of(t).astype(t, batch.dtype, copy=False)
-        return batch, t if x.ndim == 2 else t[None]
+        return batch, t[None, ...] if single else t
 
     def freeze_dropout(self) -> None:
-        """Make every `Dropout` layer keep the mask it draws next, so that losses can be compared."""
+        """Make every `Dropout` layer keep its mask, so that losses can be compared."""
         for layer in self.layers:
             if isinstance(layer, Dropout):
                 layer.frozen = True
@@ -278,8 +302,8 @@ class Network:
                     "losses cannot be compared; network.freeze_dropout() makes it keep one"
                 )
 
-    def _inputs(self, x: Array) -> Array:
-        """Return x as a batch (N, I) in the type of the parameters."""
+    def _inputs(self, x: Array) -> tuple[Array, bool]:
+        """Return x as a batch (N, I) in the parameters' type, and whether it was one sample."""
         W = self.params["W1"]
         x = as_float(x)
         try:
@@ -296,7 +320,7 @@ class Network:
         if x.shape[0] == 0:
             raise ValueError(f"x has shape {x.shape}: the batch is empty")
         x = xp.astype(x, W.dtype, copy=False)
-        return x if x.ndim == 2 else x[None]
+        return (x, False) if x.ndim == 2 else (x[None, ...], True)
 
     def _evaluated_differences(
         self,
@@ -310,19 +334,26 @@ class Network:
     ) -> Array:
         """Return central differences for one parameter by evaluating the loss."""
         param = self.params[key]
-        if method == "loop":
+        budget = None
+        if method == "batched":
+            t = as_one_hot(t, self.sizes[-1], self.dtype)
+            # A copy of the parameter comes with all the layers' outputs for it.
+            own, outputs = math.prod(param.shape), 3 * x.shape[0] * sum(self.sizes[1:])
+            budget = memory_budget(param, max_memory)
+            needed = (own + outputs) * namespace_of(x).finfo(x.dtype).bits // 8
+            if budget < needed:
+                raise ValueError(
+                    f"max_memory is {budget} bytes; one moved copy of {key} takes {needed}"
+                )
+            budget = budget * own // (own + outputs)
+        try:
             return numerical_gradient(
-                lambda _: self.mean_loss(x, t, training=True), param, h, progress=progress
+                lambda moved: self.mean_loss(x, t, training=True, **{key: moved}),
+                param,
+                h,
+                method=method,
+                max_memory=budget,
+                progress=progress,
             )
-        t = as_one_hot(t, self.sizes[-1], self.dtype)
-        # A copy of the parameter comes with all the layers' outputs for it.
-        own, outputs = math.prod(param.shape), 3 * x.shape[0] * sum(self.sizes[1:])
-        budget = memory_budget(param, max_memory) * own // (own + outputs)
-        return numerical_gradient(
-            lambda stacked: self.mean_loss(x, t, training=True, **{key: stacked}),
-            param,
-            h,
-            method="batched",
-            max_memory=budget,
-            progress=progress,
-        )
+        finally:
+            self.hand_out(self.params)

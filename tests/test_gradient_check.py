@@ -1,0 +1,388 @@
+"""Right networks pass; planted faults are found, and found where they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from libraries import Library
+
+from dlfs_gpu.gradient_check import check_gradients
+from dlfs_gpu.layers import Affine, Dropout, Identity, Relu, Sigmoid, Tanh
+from dlfs_gpu.losses import MeanSquaredError, SigmoidWithLoss, SoftmaxWithLoss, SumSquaredError
+from dlfs_gpu.network import Network
+from dlfs_gpu.networks import MultiLayerNet, TwoLayerNet
+
+ACTIVATIONS = [Sigmoid, Relu, Tanh, Identity]
+DTYPES = ["float32", "float64"]
+SIZES = (6, 5, 3)
+N = 8
+
+
+def make(
+    *,
+    first: type[Affine] = Affine,
+    activation: Any = Sigmoid,
+    loss: Any = None,
+    dtype: str = "float64",
+    decay: float = 0.0,
+    network: type[Network] = Network,
+) -> Network:
+    """A network 6-5-3 whose first layer and activation may be faulty."""
+    rng = np.random.default_rng(0)
+    inputs, hidden, outputs = SIZES
+    W1, b1 = rng.standard_normal((inputs, hidden)), rng.standard_normal(hidden)
+    W2, b2 = rng.standard_normal((hidden, outputs)), rng.standard_normal(outputs)
+    layers = [
+        first(W1.astype(dtype), b1.astype(dtype)),
+        activation(),
+        Affine(W2.astype(dtype), b2.astype(dtype)),
+    ]
+    return network(layers, loss, decay)
+
+
+def batch(targets: str = "labels") -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((N, SIZES[0]))
+    t = {
+        "labels": rng.integers(0, SIZES[-1], N),
+        "one-hot": np.eye(SIZES[-1])[rng.integers(0, SIZES[-1], N)],
+        "soft": rng.dirichlet(np.ones(SIZES[-1]), N),
+        "unit": rng.random((N, SIZES[-1])),
+    }
+    return x, t[targets]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(
+    ("loss", "targets"),
+    [
+        (SoftmaxWithLoss, "labels"),
+        (SoftmaxWithLoss, "one-hot"),
+        (SoftmaxWithLoss, "soft"),
+        (SigmoidWithLoss, "unit"),
+        (SumSquaredError, "unit"),
+        (MeanSquaredError, "unit"),
+    ],
+)
+def test_right_networks_pass(activation: Any, loss: Any, targets: str, dtype: str) -> None:
+    network = make(activation=activation, loss=loss(), dtype=dtype, decay=0.1)
+    report = check_gradients(network, *batch(targets))
+    assert report.ok, str(report)
+    assert list(report.checks) == ["W1", "b1", "W2", "b2"]
+    assert report.checks["W1"].shape == (6, 5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("method", ["loop", "batched"])
+def test_right_networks_pass_by_evaluation(method: Any, dtype: str) -> None:
+    report = check_gradients(make(dtype=dtype, decay=0.1), *batch(), method=method)
+    assert report.ok, str(report)
+    assert (report.method, report.h) == (method, 1e-5)
+
+
+def test_any_library(lib: Library) -> None:
+    host = make()
+    layers = [Affine(lib.asarray(layer.W), lib.asarray(layer.b)) for layer in host.layers[::2]]
+    x, t = map(lib.asarray, batch("one-hot"))
+    for method in ("difference", "batched"):
+        report = check_gradients(Network([layers[0], Relu(), layers[1]]), x, t, method=method)
+        assert report.ok, str(report)
+    layers[0].backward = lambda dout: None  # type: ignore[method-assign]
+    layers[0].dW, layers[0].db = layers[0].W * 0, layers[0].b
+    report = check_gradients(Network([layers[0], Relu(), layers[1]]), x, t)
+    assert [check.ok for check in report.checks.values()] == [False, False, True, True]
+
+
+def test_one_sample_and_deep_network() -> None:
+    x, t = batch("soft")
+    network = MultiLayerNet(6, [7, 5], 3, weight_decay_lambda=0.01, seed=0, backend="numpy")
+    report = check_gradients(network, x[0], t[0])
+    assert report.ok, str(report)
+
+
+def test_frozen_dropout_passes() -> None:
+    network = MultiLayerNet(6, [20], 3, dropout_ratio=0.5, seed=0, backend="numpy")
+    with pytest.raises(ValueError, match=r"draws a new mask at every pass.*freeze_dropout"):
+        check_gradients(network, *batch())
+    network.freeze_dropout()
+    for method in ("difference", "batched"):
+        report = check_gradients(network, *batch(), method=method)
+        assert report.ok, str(report)
+    dropout = network.layers[2]
+    assert isinstance(dropout, Dropout)
+    # Half the units were dropped: the check was of a network with dropout on.
+    assert 0 < np.count_nonzero(dropout.mask) < dropout.mask.size
+
+
+def test_network_is_left_as_it_was() -> None:
+    network = MultiLayerNet(6, [4], 3, seed=0, backend="numpy")
+    before = {key: (param, param.copy()) for key, param in network.params.items()}
+    for method in ("difference", "batched", "loop"):
+        report = check_gradients(network, np.zeros((2, 6)), np.array([0, 1]), method=method)
+        assert report.kinks
+        for key, (param, values) in before.items():
+            assert network.params[key] is param
+            np.testing.assert_array_equal(param, values)
+        assert network.layers[0].W is network.params["W1"]
+        assert network.layers[0].b is network.params["b1"]
+
+
+# Faults
+
+
+class Negated(Affine):
+    def backward(self, dout: Any) -> Any:
+        dx = super().backward(dout)
+        self.dW = -self.dW
+        return dx
+
+
+class Scaled(Affine):
+    factor = 1.01
+
+    def backward(self, dout: Any) -> Any:
+        dx = super().backward(dout)
+        self.dW = self.dW * self.factor
+        return dx
+
+
+class Doubled(Scaled):
+    factor = 2
+
+
+class WithoutBias(Affine):
+    def backward(self, dout: Any) -> Any:
+        dx = super().backward(dout)
+        self.db = np.zeros_like(self.db)
+        return dx
+
+
+class OneWrong(Affine):
+    index = (4, 2)
+    value: float | None = None
+
+    def backward(self, dout: Any) -> Any:
+        dx = super().backward(dout)
+        wrong = 1.01 * self.dW[self.index] if self.value is None else self.value
+        self.dW[self.index] = wrong
+        return dx
+
+
+class OneNan(OneWrong):
+    value = np.nan
+
+
+class OneInfinite(OneWrong):
+    value = -np.inf
+
+
+@pytest.mark.parametrize("method", ["difference", "batched"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("fault", "where"),
+    [(Negated, "W1"), (Scaled, "W1"), (Doubled, "W1"), (WithoutBias, "b1"), (OneWrong, "W1")],
+)
+def test_fault_in_one_parameter(fault: Any, where: str, dtype: str, method: Any) -> None:
+    report = check_gradients(make(first=fault, dtype=dtype), *batch(), method=method)
+    assert not report.ok
+    assert [key for key, check in report.checks.items() if not check.ok] == [where]
+    check = report.checks[where]
+    right = make(dtype=dtype).gradient(*batch())[where]
+    np.testing.assert_allclose(check.numerical, right[check.index], rtol=1e-4)
+    np.testing.assert_allclose(check.max_absolute_error, abs(check.backprop - check.numerical))
+    share = {Negated: 1, Scaled: 0.01 / 1.01, Doubled: 1 / 2, WithoutBias: 1}
+    if fault in share:
+        # These are wrong everywhere, so most wrong at the largest element.
+        assert check.index == np.unravel_index(np.argmax(np.abs(right)), right.shape)
+        slack = 2 if fault is Negated else 1
+        assert 0.1 * share[fault] < check.max_relative_error < slack * 1.01 * share[fault]
+    else:
+        assert check.index == OneWrong.index
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("fault", [OneNan, OneInfinite])
+def test_gradient_that_is_not_finite(fault: Any, dtype: str) -> None:
+    report = check_gradients(make(first=fault, dtype=dtype), *batch())
+    check = report.checks["W1"]
+    assert [key for key, check in report.checks.items() if not check.ok] == ["W1"]
+    assert check.index == OneWrong.index
+    np.testing.assert_equal(check.backprop, fault.value)
+    assert np.isfinite(check.numerical)
+    assert check.max_absolute_error == check.max_relative_error == np.inf
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_wrong_element_among_39200(dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    network = TwoLayerNet(784, 50, 10, seed=0, dtype=dtype, backend="numpy")
+    layer = OneWrong(network.params["W1"], network.params["b1"])
+    layer.index = (611, 23)
+    faulty = Network([layer, *network.layers[1:]])
+    x = rng.random((20, 784)) * (rng.random((20, 784)) < 0.2)
+    x[:, 611] = rng.random(20)
+    report = check_gradients(faulty, x, rng.integers(0, 10, 20))
+    assert [key for key, check in report.checks.items() if not check.ok] == ["W1"]
+    check = report.checks["W1"]
+    assert check.index == (611, 23)
+    np.testing.assert_allclose(check.backprop, 1.01 * check.numerical, rtol=1e-4)
+
+
+def test_fault_behind_reaches_what_lies_before() -> None:
+    class WrongSlope(Sigmoid):
+        def backward(self, dout: Any) -> Any:
+            return dout * self.out
+
+    class WrongLoss(SoftmaxWithLoss):
+        def backward(self, dout: Any = 1) -> Any:
+            return super().backward(dout) * self.y.shape[0]
+
+    report = check_gradients(make(activation=WrongSlope), *batch())
+    assert [key for key, check in report.checks.items() if not check.ok] == ["W1", "b1"]
+    report = check_gradients(make(loss=WrongLoss()), *batch())
+    assert not any(check.ok for check in report.checks.values())
+
+
+def test_forgotten_weight_decay() -> None:
+    class Forgetful(Network):
+        def backward(self, dout: Any) -> Any:
+            decay, self.weight_decay_lambda = self.weight_decay_lambda, 0.0
+            grads = super().backward(dout)
+            self.weight_decay_lambda = decay
+            return grads
+
+    report = check_gradients(make(decay=0.1, network=Forgetful), *batch())
+    assert [key for key, check in report.checks.items() if not check.ok] == ["W1", "W2"]
+
+
+def test_gradient_of_another_shape() -> None:
+    class Row(Affine):
+        def backward(self, dout: Any) -> Any:
+            dx = super().backward(dout)
+            self.db = self.db[None]
+            return dx
+
+    with pytest.raises(ValueError, match=r"gradient of b1 has shape \(1, 5\).*parameter's, \(5,\)"):
+        check_gradients(make(first=Row), *batch())
+
+
+# Where right code looks wrong
+
+
+@pytest.mark.parametrize("method", ["difference", "batched"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gradients_that_are_zero_pass(dtype: str, method: Any) -> None:
+    x, t = batch()
+    # No input: the gradient of W1 is 0 in both.
+    report = check_gradients(make(dtype=dtype), x * 0, t, method=method)
+    assert report.ok, str(report)
+    assert report.checks["W1"].max_relative_error == 0
+    # Equal weights: the slopes of the scores, whose sum is 0, cancel in what reaches W1.
+    network = make(dtype=dtype)
+    for param in network.params.values():
+        param[...] = 0.1
+    report = check_gradients(network, x, t, method=method)
+    assert report.ok, str(report)
+    assert abs(report.checks["W1"].numerical) < 1e-7
+    # Equal probabilities and as many samples of every class: no gradient for b2.
+    network.params["W2"][...] = 0
+    report = check_gradients(network, x[:6], np.arange(6) % 3, method=method)
+    assert report.ok, str(report)
+    assert abs(report.checks["b2"].numerical) < 1e-7
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_minimum_passes(dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    x = np.hstack([255 * rng.random((50, 3)), np.ones((50, 1))]).astype(dtype)
+    t = rng.standard_normal((50, 2)).astype(dtype)
+    W = np.linalg.lstsq(x, t)[0]
+    network = Network([Affine(W.astype(dtype))], SumSquaredError())
+    report = check_gradients(network, x, t)
+    assert report.ok, str(report)
+    # Nothing but rounding is left of the gradient.
+    assert abs(report.checks["W1"].numerical) < 1e3 * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("method", ["difference", "batched"])
+def test_small_gradients_pass(method: Any) -> None:
+    # Evaluated, the loss has hardly a digit to tell such changes by.
+    x, t = batch()
+    report = check_gradients(make(), 1e-9 * x, t, method=method)
+    assert report.ok, str(report)
+    assert 0 < abs(report.checks["W1"].backprop) < 1e-9
+
+
+@pytest.mark.parametrize("method", ["difference", "batched"])
+def test_relu_at_its_kink(method: Any) -> None:
+    x = np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]])
+    network = MultiLayerNet(2, [8], 2, seed=0, dtype="float64", backend="numpy")
+    report = check_gradients(network, x, np.array([0, 1, 1, 0]), method=method)
+    assert report.ok, str(report)
+    assert report.kinks == 8
+    assert "8 inputs of Relu were exactly 0" in str(report)
+
+
+def test_relu_near_its_kink() -> None:
+    x, t = batch()
+    network = make(activation=Relu)
+    network.params["b1"][...] = 1e-6 - x[0] @ network.params["W1"]
+    report = check_gradients(network, x, t)
+    assert report.ok, str(report)
+    assert report.kinks == 0
+    assert "Relu" not in str(report)
+    # A larger step crosses it: then the two do differ.
+    assert not check_gradients(network, x, t, h=1e-4).ok
+
+
+def test_truncation_error_of_a_large_step() -> None:
+    network, (x, t) = make(), batch()
+    assert not check_gradients(network, x, t, h=0.5).ok
+    assert check_gradients(network, x, t, h=0.5, tolerance=0.5).ok
+
+
+# Use
+
+
+def test_layer_without_difference() -> None:
+    class Square:
+        def forward(self, x: Any) -> Any:
+            self.x = x
+            return x * x
+
+        def backward(self, dout: Any) -> Any:
+            return 2 * self.x * dout
+
+    network = make(activation=Square)
+    with pytest.raises(TypeError, match=r"Square has no difference.*method='batched'"):
+        check_gradients(network, *batch())
+    report = check_gradients(network, *batch(), method="batched")
+    assert report.ok, str(report)
+
+
+def test_report_reads_as_a_table() -> None:
+    lines = str(check_gradients(make(first=OneWrong), *batch())).splitlines()
+    assert lines[0].split() == ["shape", "max", "error", "relative", "at", "backprop", "numerical"]
+    assert lines[1].startswith("W1  6 × 5")
+    assert "[4, 2]" in lines[1]
+    assert lines[1].endswith("FAULT")
+    assert [line.split()[-1] for line in lines[2:5]] == ["ok"] * 3
+    assert lines[5] == "gradients differ in W1 (method 'difference', h = 1e-10, tolerance 1e-07)"
+    text = str(check_gradients(make(), *batch(), method="batched"))
+    assert text.endswith("gradients agree (method 'batched', h = 1e-05, tolerance 0.0001)")
+
+
+@pytest.mark.parametrize("tolerance", [0, -1, np.nan, np.inf])
+def test_bad_tolerance(tolerance: float) -> None:
+    with pytest.raises(ValueError, match=f"tolerance is {tolerance}; it must be positive"):
+        check_gradients(make(), *batch(), tolerance=tolerance)
+
+
+def test_bad_method_and_step() -> None:
+    with pytest.raises(ValueError, match="method is 'magic'; it must be one of"):
+        check_gradients(make(), *batch(), method="magic")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="h is -1"):
+        check_gradients(make(), *batch(), h=-1)

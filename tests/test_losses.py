@@ -1,0 +1,262 @@
+"""Losses: values and gradients against other sources, differences exact to rounding."""
+
+from __future__ import annotations
+
+from decimal import Decimal, localcontext
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from libraries import Library
+
+from dlfs_gpu.functions import (
+    mean_squared_error,
+    sigmoid,
+    sigmoid_cross_entropy,
+    softmax,
+    softmax_cross_entropy,
+    sum_squared_error,
+)
+from dlfs_gpu.losses import (
+    MeanSquaredError,
+    SigmoidWithLoss,
+    SoftmaxWithLoss,
+    SumSquaredError,
+    weight_decay_difference,
+)
+
+N, C = 6, 4
+CASES: list[Any] = [
+    pytest.param(SoftmaxWithLoss, "labels", id="softmax-labels"),
+    pytest.param(SoftmaxWithLoss, "one-hot", id="softmax-one-hot"),
+    pytest.param(SoftmaxWithLoss, "soft", id="softmax-soft"),
+    pytest.param(SoftmaxWithLoss, "weights", id="softmax-weights"),
+    pytest.param(SigmoidWithLoss, "unit", id="sigmoid"),
+    pytest.param(SumSquaredError, "unit", id="sum"),
+    pytest.param(MeanSquaredError, "unit", id="mean"),
+]
+every_loss = pytest.mark.parametrize(("kind", "targets"), CASES)
+
+
+def make_targets(name: str, n: int, c: int, rng: np.random.Generator) -> np.ndarray:
+    labels = rng.integers(0, c, n)
+    if name == "labels":
+        return labels
+    if name == "one-hot":
+        return np.eye(c)[labels]
+    if name == "soft":
+        return rng.dirichlet(np.ones(c), n)
+    # "weights" need not sum to 1; "unit" are separate probabilities.
+    return rng.random((n, c)) * (2 if name == "weights" else 1)
+
+
+def scores_and_targets(targets: str) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return 3 * rng.standard_normal((N, C)), make_targets(targets, N, C, rng)
+
+
+@every_loss
+def test_value(kind: Any, targets: str, lib: Library) -> None:
+    x, t = scores_and_targets(targets)
+    function: Any = {
+        SoftmaxWithLoss: softmax_cross_entropy,
+        SigmoidWithLoss: sigmoid_cross_entropy,
+        SumSquaredError: lambda x, t: sum_squared_error(x, t) / N,
+        MeanSquaredError: mean_squared_error,
+    }[kind]
+    loss = lib.to_numpy(kind().forward(lib.asarray(x), lib.asarray(t)))
+    assert loss.shape == ()
+    assert loss.dtype == lib.dtype
+    np.testing.assert_allclose(loss, function(x, t), rtol=50 * lib.eps)
+
+
+@every_loss
+def test_stacked_scores(kind: Any, targets: str, lib: Library) -> None:
+    x, t = scores_and_targets(targets)
+    if targets == "labels":
+        t = np.eye(C)[t]
+    stacked = np.stack([x, 2 * x, -x])
+    losses = kind().forward(lib.asarray(stacked), lib.asarray(t))
+    each = [kind().forward(scores, t) for scores in stacked]
+    np.testing.assert_allclose(lib.to_numpy(losses), each, rtol=50 * lib.eps)
+
+
+@every_loss
+def test_backward_against_differences(kind: Any, targets: str, lib: Library) -> None:
+    x, t = scores_and_targets(targets)
+    loss = kind()
+    loss.forward(lib.asarray(x), lib.asarray(t))
+    gradient = lib.to_numpy(loss.backward())
+    assert gradient.dtype == lib.dtype
+    h = 1e-4
+    expected = np.empty((N, C))
+    for index in np.ndindex(N, C):
+        step = np.zeros((N, C))
+        step[index] = h
+        expected[index] = (kind().forward(x + step, t) - kind().forward(x - step, t)) / (2 * h)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-8 + 10 * lib.eps)
+    np.testing.assert_allclose(lib.to_numpy(loss.backward(2.0)), 2 * gradient, rtol=1e-6)
+
+
+@every_loss
+def test_against_pytorch(kind: Any, targets: str) -> None:
+    torch = pytest.importorskip("torch")
+    functional = torch.nn.functional
+    x, t = scores_and_targets(targets)
+    scores, goals = torch.tensor(x, requires_grad=True), torch.tensor(t)
+    functions: dict[Any, Any] = {
+        SoftmaxWithLoss: functional.cross_entropy,
+        SigmoidWithLoss: lambda z, t: C * functional.binary_cross_entropy_with_logits(z, t),
+        SumSquaredError: lambda z, t: functional.mse_loss(z, t, reduction="sum") / (2 * N),
+        MeanSquaredError: functional.mse_loss,
+    }
+    theirs = functions[kind](scores, goals)
+    theirs.backward()
+    loss = kind()
+    np.testing.assert_allclose(loss.forward(x, t), theirs.item(), rtol=1e-12)
+    np.testing.assert_allclose(loss.backward(), scores.grad.numpy(), rtol=1e-11, atol=1e-15)
+
+
+def test_predictions(lib: Library) -> None:
+    x, _ = scores_and_targets("unit")
+    answers: dict[Any, Any] = {
+        SoftmaxWithLoss: softmax(x),
+        SigmoidWithLoss: sigmoid(x),
+        SumSquaredError: x,
+        MeanSquaredError: x,
+    }
+    for kind, answer in answers.items():
+        result = lib.to_numpy(kind().predict(lib.asarray(x)))
+        np.testing.assert_allclose(result, answer, rtol=50 * lib.eps, atol=lib.eps)
+
+
+# Differences
+
+
+def exact(kind: Any, x: list[float], d: list[float], t: list[float]) -> float:
+    """The change of one sample's loss, to 120 digits and then rounded."""
+    with localcontext() as context:
+        context.prec = 120
+        weights = [Decimal(value) for value in t]
+
+        def loss(z: list[Decimal]) -> Decimal:
+            pairs = list(zip(weights, z, strict=True))
+            if kind is SoftmaxWithLoss:
+                total = sum(a.exp() for a in z)
+                assert isinstance(total, Decimal)
+                return sum((w * (total.ln() - a) for w, a in pairs), Decimal(0))
+            if kind is SigmoidWithLoss:
+                return sum(((1 + a.exp()).ln() - w * a for w, a in pairs), Decimal(0))
+            squares = sum(((a - w) ** 2 for w, a in pairs), Decimal(0))
+            return squares / (2 if kind is SumSquaredError else len(z))
+
+        before = [Decimal(value) for value in x]
+        after = [value + Decimal(change) for value, change in zip(before, d, strict=True)]
+        return float(loss(after) - loss(before))
+
+
+def condition(kind: Any, x: np.ndarray, d: np.ndarray, t: np.ndarray) -> float:
+    """What the change of one sample's loss is the sum of, without signs.
+
+    Rounding of a few parts in eps of it is all that a sum of so many terms can promise.
+    """
+    x, d, t = x.astype(np.float64), d.astype(np.float64), t.astype(np.float64)
+    if kind is SoftmaxWithLoss:
+        d = d - d[np.argmax(x)]
+        y = softmax(x)
+        change = y @ np.abs(np.expm1(d)) / (1 + y @ np.expm1(d))
+        return float(t.sum() * change * (1 + np.ptp(x)) + t @ np.abs(d))
+    if kind is SigmoidWithLoss:
+        return float((1 + np.abs(x)) @ np.abs(d))
+    return float(np.abs(d) @ (np.abs(x - t) + np.abs(x) + np.abs(t) + np.abs(d)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@every_loss
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    classes=st.integers(1, 5),
+    spread=st.sampled_from([0.1, 1, 10, 30]),
+    size=st.sampled_from([1e-12, 1e-8, 1e-4, 0.1, 1, 10, 40]),
+)
+def test_difference(
+    kind: Any, targets: str, dtype: Any, seed: int, classes: int, spread: float, size: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    x = (spread * rng.uniform(-1, 1, (1, classes))).astype(dtype)
+    d = (size * rng.uniform(-1, 1, (1, classes, 1)) * (rng.random(classes) < 0.7)[:, None]).astype(
+        dtype
+    )
+    t = make_targets(targets, 1, classes, rng)
+    t = t if targets == "labels" else t.astype(dtype)
+    weights = np.eye(classes, dtype=dtype)[t[0]] if targets == "labels" else t[0]
+    loss = kind()
+    loss.forward(x, t)
+    change = loss.difference(d.copy(), *loss.base())
+    assert (change.shape, change.dtype) == ((1, 1), dtype)
+    expected = exact(kind, x[0].tolist(), d[0, :, 0].tolist(), weights.tolist())
+    scale = condition(kind, x[0], d[0, :, 0], weights)
+    # 1e-100 is what 120 digits leave of a change that is 0.
+    assert abs(float(change[0, 0]) - expected) <= 10 * np.finfo(dtype).eps * scale + 1e-100
+
+
+@every_loss
+def test_difference_of_many_changes(kind: Any, targets: str, lib: Library) -> None:
+    x, t = scores_and_targets(targets)
+    d = np.random.default_rng(1).standard_normal((N, C, 5))
+    loss = kind()
+    loss.forward(lib.asarray(x), lib.asarray(t))
+    change = lib.to_numpy(loss.difference(lib.asarray(d), *loss.base()))
+    assert change.shape == (N, 5)
+    for n in range(N):
+        sample = t[n : n + 1]
+        before = kind().forward(x[n : n + 1], sample)
+        after = [kind().forward(x[n : n + 1] + d[n, :, p], sample) for p in range(5)]
+        np.testing.assert_allclose(change[n], np.stack(after) - before, atol=200 * lib.eps)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_changes_that_turn_an_answer_round(dtype: str) -> None:
+    # The class that had all the probability loses it: 1 + Σ y·expm1(d) alone has no digit left.
+    x, d = np.array([[40.0, 0, -20]], dtype), np.array([[[-80.0], [0], [0]]], dtype)
+    for label in range(3):
+        loss = SoftmaxWithLoss()
+        loss.forward(x, np.array([label]))
+        expected = exact(SoftmaxWithLoss, [40, 0, -20], [-80, 0, 0], np.eye(3)[label].tolist())
+        change = loss.difference(d.copy(), *loss.base())
+        np.testing.assert_allclose(change[0, 0], expected, rtol=10 * float(np.finfo(dtype).eps))
+    binary = SigmoidWithLoss()
+    binary.forward(x[:, :1], np.zeros((1, 1), dtype))
+    change = binary.difference(d[:, :1], *binary.base())
+    np.testing.assert_allclose(change[0, 0], exact(SigmoidWithLoss, [40], [-80], [0]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("targets", ["labels", "soft", "weights"])
+def test_difference_along_lines(targets: str, lib: Library) -> None:
+    x, t = scores_and_targets(targets)
+    rng = np.random.default_rng(1)
+    W, s = rng.standard_normal((5, C)), rng.uniform(-0.1, 0.1, (N, 5, 2))
+    loss = SoftmaxWithLoss()
+    loss.forward(lib.asarray(x), lib.asarray(t))
+    base = loss.line_base(lib.asarray(W), 0.1)
+    assert base is not None
+    change = lib.to_numpy(loss.line_difference(lib.asarray(s), *base))
+    for j in range(5):
+        d = s[:, None, j, :] * W[j][:, None]
+        expected = lib.to_numpy(loss.difference(lib.asarray(d), *loss.base()))
+        np.testing.assert_allclose(change[:, j], expected, rtol=1e-4, atol=5 * lib.eps)
+    # So far the series would need too many terms.
+    assert loss.line_base(lib.asarray(W), 100.0) is None
+
+
+def test_weight_decay_difference(lib: Library) -> None:
+    W = np.random.default_rng(0).standard_normal((3, 4))
+    change = weight_decay_difference(lib.asarray(W), 0.1, 0.5)
+    np.testing.assert_allclose(
+        lib.to_numpy(change), 0.05 * ((W + 0.5) ** 2 - W**2), atol=10 * lib.eps
+    )
+    tiny = weight_decay_difference(lib.asarray(W), 0.1, 1e-12)
+    np.testing.assert_allclose(lib.to_numpy(tiny), 1e-13 * W, rtol=10 * lib.eps, atol=1e-24)

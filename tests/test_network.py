@@ -1,0 +1,337 @@
+"""Network: any stack of layers, what it takes, what it refuses, and gradients three ways."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from libraries import Library
+
+from dlfs_gpu.functions import sigmoid, softmax, softmax_cross_entropy
+from dlfs_gpu.layers import Affine, Dropout, Relu, Sigmoid, Tanh
+from dlfs_gpu.losses import MeanSquaredError, SigmoidWithLoss, SoftmaxWithLoss, SumSquaredError
+from dlfs_gpu.network import Network
+
+RNG = np.random.default_rng(0)
+W1, B1 = RNG.standard_normal((4, 5)), RNG.standard_normal(5)
+W2, B2 = RNG.standard_normal((5, 3)), RNG.standard_normal(3)
+X, T = RNG.standard_normal((7, 4)), RNG.integers(0, 3, 7)
+
+
+def make(lib: Library, loss: Any = None, decay: float = 0.0) -> Network:
+    first = Affine(lib.asarray(W1), lib.asarray(B1))
+    second = Affine(lib.asarray(W2), lib.asarray(B2))
+    return Network([first, Sigmoid(), second], loss, decay)
+
+
+def on_host(loss: Any = None, decay: float = 0.0) -> Network:
+    """The same on NumPy in float64, with parameters of its own."""
+    layers = [Affine(W1.copy(), B1.copy()), Sigmoid(), Affine(W2.copy(), B2.copy())]
+    return Network(layers, loss, decay)
+
+
+def expected_scores(x: np.ndarray) -> np.ndarray:
+    return np.asarray(sigmoid(x @ W1 + B1) @ W2 + B2)
+
+
+# What it computes
+
+
+def test_scores_and_predictions(lib: Library) -> None:
+    network, x = make(lib), lib.asarray(X)
+    tolerance: dict[str, Any] = {"rtol": 50 * lib.eps, "atol": 20 * lib.eps}
+    np.testing.assert_allclose(lib.to_numpy(network.scores(x)), expected_scores(X), **tolerance)
+    y = lib.to_numpy(network.predict(x))
+    assert y.dtype == lib.dtype
+    np.testing.assert_allclose(y, softmax(expected_scores(X)), **tolerance)
+    one = network.predict(lib.asarray(X[2]))
+    assert one.shape == (3,)
+    np.testing.assert_allclose(lib.to_numpy(one), y[2], **tolerance)
+
+
+def test_loss_of_every_kind_of_target(lib: Library) -> None:
+    network, x = make(lib), lib.asarray(X)
+    soft = np.random.default_rng(1).dirichlet(np.ones(3), 7)
+    for t in (T, T.astype(np.uint8), np.eye(3)[T], np.eye(3, dtype=int)[T], soft):
+        loss = network.loss(x, lib.asarray(t))
+        assert loss.shape == ()
+        expected = softmax_cross_entropy(expected_scores(X), t)
+        np.testing.assert_allclose(lib.to_numpy(loss), expected, rtol=50 * lib.eps)
+    for t in (T[2], np.eye(3)[T[2]]):
+        loss = network.loss(lib.asarray(X[2]), lib.asarray(np.asarray(t)))
+        expected = softmax_cross_entropy(expected_scores(X[2]), t)
+        np.testing.assert_allclose(lib.to_numpy(loss), expected, rtol=50 * lib.eps)
+
+
+def test_as_many_samples_as_classes_and_features() -> None:
+    # Targets are told apart by dimensions, never by size, whatever sizes coincide.
+    network = Network([Affine(W1[:3, :3].copy())])
+    x, labels = X[:3, :3], np.array([2, 0, 0])
+    expected = on_labels = network.gradient(x, labels)
+    np.testing.assert_allclose(on_labels["W1"].sum(axis=1), 0, atol=1e-15)
+    by_one_hot = network.gradient(x, np.eye(3)[labels])
+    np.testing.assert_array_equal(by_one_hot["W1"], expected["W1"])
+    single = network.gradient(x[:1], np.eye(3)[:1])
+    np.testing.assert_array_equal(single["W1"], network.gradient(x[0], np.array(0))["W1"])
+
+
+def test_accuracy(lib: Library) -> None:
+    network, x = make(lib), lib.asarray(X)
+    best = np.argmax(expected_scores(X), axis=1)
+    t = np.where(np.arange(7) < 5, best, (best + 1) % 3)
+    assert network.accuracy(x, lib.asarray(t)) == 5 / 7
+    assert network.accuracy(x, lib.asarray(np.eye(3)[t])) == 5 / 7
+    assert network.accuracy(lib.asarray(X[6]), lib.asarray(np.asarray(t[6]))) == 0
+
+
+def test_accuracy_of_more_than_a_block_of_samples() -> None:
+    network = on_host()
+    x = np.random.default_rng(0).standard_normal((20_001, 4))
+    t = np.argmax(expected_scores(x), axis=1)
+    t[[0, 10_000, 20_000]] += 1
+    assert network.accuracy(x, t % 3) == 1 - 3 / 20_001
+
+
+@pytest.mark.parametrize("loss", [SigmoidWithLoss, SumSquaredError])
+def test_one_output(loss: Any) -> None:
+    network = Network([Affine(np.ones((1, 1)), np.zeros(1))], loss())
+    x = np.array([[-1.0], [0.4], [0.6], [2.0]])
+    answers = sigmoid(x) if loss is SigmoidWithLoss else x
+    np.testing.assert_allclose(network.predict(x), answers)
+    right = np.mean((answers >= 0.5) == 1)
+    assert network.accuracy(x, np.ones((4, 1))) == right
+    assert network.accuracy(x, np.zeros((4, 1))) == 1 - right
+
+
+def test_dropout_is_on_for_gradients_only() -> None:
+    dropout = Dropout(0.5, seed=0)
+    network = Network([Affine(W1.copy(), B1.copy()), dropout, Affine(W2.copy(), B2.copy())])
+    np.testing.assert_array_equal(network.scores(X), network.scores(X))
+    np.testing.assert_allclose(network.scores(X), (X @ W1 + B1) @ W2 + B2)
+    assert not np.array_equal(network.gradient(X, T)["W1"], network.gradient(X, T)["W1"])
+    network.freeze_dropout()
+    first = network.gradient(X, T)
+    network.accuracy(X, T)
+    np.testing.assert_array_equal(network.gradient(X, T)["W1"], first["W1"])
+
+
+# Parameters
+
+
+def test_params_and_sizes(lib: Library) -> None:
+    network = make(lib)
+    assert list(network.params) == ["W1", "b1", "W2", "b2"]
+    assert network.sizes == [4, 5, 3]
+    assert network.dtype == getattr(lib.xp, lib.dtype)
+    assert network.backend.name == ("cupy" if lib.name == "cupy" else "numpy")
+
+
+@pytest.mark.parametrize("method", ["backprop", "difference", "batched", "loop"])
+def test_arrays_put_into_params_are_used(method: Any) -> None:
+    def gradients(network: Network) -> dict[str, Any]:
+        if method == "backprop":
+            return network.gradient(X, T)
+        return network.numerical_gradient(X, T, method=method)
+
+    changed = on_host()
+    gradients(changed)
+    changed.params["W1"] *= 2  # in place
+    changed.params["b2"] = B2 + 1  # another array
+    fresh = Network([Affine(2 * W1, B1), Sigmoid(), Affine(W2, B2 + 1)])
+    np.testing.assert_array_equal(changed.scores(X), fresh.scores(X))
+    for key, grad in gradients(fresh).items():
+        np.testing.assert_array_equal(gradients(changed)[key], grad)
+
+
+def test_params_of_another_shape() -> None:
+    network = on_host()
+    network.params["W2"], network.params["b2"] = np.hstack([W2, W2]), np.hstack([B2, B2])
+    assert network.sizes == [4, 5, 6]
+    assert network.gradient(X, T + 3)["W2"].shape == (5, 6)
+
+
+def test_weight_decay(lib: Library) -> None:
+    plain, decayed = make(lib), make(lib, decay=0.3)
+    x, t = lib.asarray(X), lib.asarray(T)
+    penalty = 0.15 * ((W1**2).sum() + (W2**2).sum())
+    np.testing.assert_allclose(
+        lib.to_numpy(decayed.loss(x, t)),
+        float(plain.loss(x, t)) + penalty,
+        rtol=50 * lib.eps,
+    )
+    for kind in ("gradient", "numerical_gradient"):
+        before, after = getattr(plain, kind)(x, t), getattr(decayed, kind)(x, t)
+        for key, W in {"W1": W1, "W2": W2, "b1": 0 * B1, "b2": 0 * B2}.items():
+            change = lib.to_numpy(after[key]) - lib.to_numpy(before[key])
+            np.testing.assert_allclose(change, 0.3 * W, rtol=1e-3, atol=50 * lib.eps)
+
+
+# Gradients
+
+
+@pytest.mark.parametrize(
+    ("loss", "t"),
+    [
+        (SoftmaxWithLoss, T),
+        (SoftmaxWithLoss, np.eye(3)[T]),
+        (SigmoidWithLoss, np.eye(3)[T]),
+        (SumSquaredError, np.eye(3)[T]),
+        (MeanSquaredError, np.eye(3)[T]),
+    ],
+)
+def test_gradients_agree(loss: Any, t: np.ndarray, lib: Library) -> None:
+    network = make(lib, loss(), decay=0.1)
+    x, t = lib.asarray(X), lib.asarray(t)
+    expected = on_host(loss(), 0.1).gradient(X, lib.to_numpy(t))
+    methods: dict[str, tuple[dict[str, Any], float]] = {
+        "backprop": (network.gradient(x, t), 100 * lib.eps),
+        "difference": (network.numerical_gradient(x, t), 1e-8 + 100 * lib.eps),
+    }
+    # One loss has too few digits in float32 for more.
+    for method in ("batched", "loop"):
+        methods[method] = (
+            network.numerical_gradient(x, t, method=method),
+            1e-7 if lib.dtype == "float64" else 2e-3,
+        )
+    for method, (grads, tolerance) in methods.items():
+        assert list(grads) == list(network.params)
+        for key, grad in grads.items():
+            assert lib.to_numpy(grad).dtype == lib.dtype
+            np.testing.assert_allclose(
+                lib.to_numpy(grad), expected[key], atol=tolerance, err_msg=f"{method} {key}"
+            )
+
+
+def test_gradient_against_pytorch() -> None:
+    torch = pytest.importorskip("torch")
+    layers = [Affine(W1, B1), Tanh(), Affine(W2, B2), Relu(), Affine(W1[:3], B1)]
+    t = np.array([4, 0, 1, 2, 3, 3, 1])
+    leaves = [torch.tensor(a, requires_grad=True) for a in (W1, B1, W2, B2, W1[:3], B1)]
+    out = torch.tanh(torch.tensor(X) @ leaves[0] + leaves[1])
+    out = torch.relu(out @ leaves[2] + leaves[3]) @ leaves[4] + leaves[5]
+    torch.nn.functional.cross_entropy(out, torch.tensor(t)).backward()
+    grads = Network(layers).gradient(X, t)
+    assert list(grads) == ["W1", "b1", "W2", "b2", "W3", "b3"]
+    for grad, leaf in zip(grads.values(), leaves, strict=True):
+        np.testing.assert_allclose(grad, leaf.grad.numpy(), rtol=1e-12, atol=1e-15)
+
+
+def test_batched_leaves_the_layers_as_they_were() -> None:
+    network = Network([Affine(W1.copy())])
+    before = network.loss(X, T)
+    network.numerical_gradient(X, T, method="batched")
+    assert network.layers[0].W is network.params["W1"]
+    assert network.sizes == [4, 5]
+    assert network.loss(X, T) == before
+
+
+def test_batched_takes_a_budget() -> None:
+    network = on_host()
+    expected = network.numerical_gradient(X, T, method="batched")
+    # The largest parameter, 20 numbers, with three times the outputs of 7 samples.
+    least = (20 + 3 * 7 * 8) * 8
+    small = network.numerical_gradient(X, T, method="batched", max_memory=least)
+    for key, grad in expected.items():
+        np.testing.assert_allclose(small[key], grad, atol=1e-10)
+    message = rf"max_memory is {least - 1} bytes; one moved copy of W1 takes {least}"
+    with pytest.raises(ValueError, match=message):
+        network.numerical_gradient(X, T, method="batched", max_memory=least - 1)
+
+
+def test_loop_reads_parameters_that_cannot_be_written() -> None:
+    network = on_host()
+    expected = network.numerical_gradient(X, T, method="loop")
+    network.params["W1"].flags.writeable = False
+    np.testing.assert_array_equal(
+        network.numerical_gradient(X, T, method="loop")["W1"], expected["W1"]
+    )
+
+
+def test_random_dropout_is_refused_by_evaluation_only() -> None:
+    network = Network([Affine(W1.copy()), Dropout(0.5, seed=0), Affine(W2.copy())])
+    for method in ("batched", "loop"):
+        with pytest.raises(ValueError, match=r"draws a new mask at every pass.*freeze_dropout"):
+            network.numerical_gradient(X, T, method=method)
+    assert network.numerical_gradient(X, T)["W1"].shape == (4, 5)
+    Network([Affine(W1.copy()), Dropout(0)]).numerical_gradient(X, T % 5, method="batched")
+
+
+# What it refuses
+
+
+@pytest.mark.parametrize(
+    ("x", "t", "error", "message"),
+    [
+        (X[:, :3], T, ValueError, r"x has shape \(7, 3\); it must be \(N, 4\) or \(4,\)"),
+        (X[None], T, ValueError, r"x has shape \(1, 7, 4\); it must be"),
+        (X[0, 0], T, ValueError, r"x has shape \(\); it must be"),
+        (X[:0], T[:0], ValueError, "the batch is empty"),
+        (X, T[:6], ValueError, r"t has shape \(6,\); .* must have the shape \(7,\)"),
+        (X, np.eye(4)[T], ValueError, r"t has shape \(7, 4\)"),
+        (X, T[:, None], ValueError, r"t has shape \(7, 1\)"),
+        (X[0], T, ValueError, r"t has shape \(7,\)"),
+        (X, T + 1, ValueError, "t holds the label 3; labels of 3 classes are 0 to 2"),
+        (X, T - 1, ValueError, "t holds the label -1; labels of 3 classes are 0 to 2"),
+        (X, T.astype(float), TypeError, "labels of the type float64; labels must be integers"),
+        (X + 0j, T, TypeError, "complex128; it must hold real numbers"),
+        ("x", T, TypeError, "x must be an array, not builtins.str"),
+        (X, "t", TypeError, "t must be an array, not builtins.str"),
+    ],
+)
+@pytest.mark.parametrize("call", ["loss", "accuracy", "gradient", "numerical_gradient"])
+def test_bad_batches(call: str, x: Any, t: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        getattr(on_host(), call)(x, t)
+
+
+def test_bad_targets_of_other_losses() -> None:
+    network = on_host(SumSquaredError())
+    with pytest.raises(ValueError, match=r"t has shape \(7,\); it must be \(7, 3\)"):
+        network.loss(X, T)
+
+
+def test_lists_are_taken() -> None:
+    network = on_host()
+    assert network.loss(X.tolist(), T.tolist()) == network.loss(X, T)
+    np.testing.assert_array_equal(network.predict(X[0].tolist()), network.predict(X[0]))
+
+
+def test_arrays_of_another_library() -> None:
+    strict = pytest.importorskip("array_api_strict")
+    network = on_host()
+    message = r"x is a array_api_strict array.*backend 'numpy': pass network.backend.asarray\(x\)"
+    with pytest.raises(TypeError, match=message):
+        network.predict(strict.asarray(X))
+    with pytest.raises(TypeError, match=r"is a numpy.ndarray and t is a array_api_strict"):
+        network.loss(X, strict.asarray(T))
+
+
+@pytest.mark.parametrize("h", [0, -1e-4, np.inf, np.nan])
+@pytest.mark.parametrize("method", ["difference", "batched", "loop"])
+def test_bad_step(h: float, method: Any) -> None:
+    with pytest.raises(ValueError, match=f"h is {h}; it must be positive and finite"):
+        on_host().numerical_gradient(X, T, h, method)
+
+
+def test_step_lost_in_rounding() -> None:
+    for method in ("batched", "loop"):
+        with pytest.raises(ValueError, match=r"h is 1e-30, so small that x\[0, 0\] \+ h == x"):
+            on_host().numerical_gradient(X, T, 1e-30, method)
+    # Differences lose nothing to 1e-30, but underflow would make zeros of 1e-200.
+    on_host().numerical_gradient(X, T, 1e-30)
+    with pytest.raises(ValueError, match=r"h is 1e-200; below 1.5e-154 changes are lost to under"):
+        on_host().numerical_gradient(X, T, 1e-200)
+
+
+def test_bad_method() -> None:
+    with pytest.raises(ValueError, match=r"method is 'magic'; it must be one of \('loop', 'batch"):
+        on_host().numerical_gradient(X, T, method="magic")  # type: ignore[arg-type]
+
+
+def test_bad_networks() -> None:
+    with pytest.raises(ValueError, match="layers holds no Affine layer"):
+        Network([Sigmoid()])
+    for decay in (-1, np.nan, np.inf):
+        with pytest.raises(ValueError, match=f"weight_decay_lambda is {decay}; it must be 0 or"):
+            Network([Affine(W1)], weight_decay_lambda=decay)

@@ -1,0 +1,159 @@
+"""Optimizers against PyTorch's, where they are defined alike, and by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from libraries import Library
+
+from dlfs_gpu.optimizers import (
+    EPSILON,
+    OPTIMIZERS,
+    SGD,
+    AdaGrad,
+    Adam,
+    Momentum,
+    Nesterov,
+    RMSprop,
+    make_optimizer,
+)
+
+START = {"W": np.array([[-7.0, 2.0], [3.0, 0.5]]), "b": np.array([1.0, -2.0])}
+CURVATURE = {"W": np.array([[0.1, 2.0], [1.0, 0.3]]), "b": np.array([0.5, 3.0])}
+
+
+def gradients(params: dict[str, Any], step: int) -> dict[str, np.ndarray]:
+    """Those of a bowl of unequal sides, with something that changes from step to step."""
+    return {key: CURVATURE[key] * params[key] + 0.3 * math.sin(step) for key in ("W", "b")}
+
+
+def walk(optimizer: Any, steps: int = 100) -> dict[str, np.ndarray]:
+    params = {key: value.copy() for key, value in START.items()}
+    for step in range(steps):
+        optimizer.update(params, gradients(params, step))
+    return params
+
+
+@pytest.mark.parametrize(
+    ("ours", "name", "options"),
+    [
+        (SGD(0.05), "SGD", {}),
+        (Momentum(0.05, 0.8), "SGD", {"momentum": 0.8}),
+        (Nesterov(0.05, 0.8), "SGD", {"momentum": 0.8, "nesterov": True}),
+        (AdaGrad(0.3), "Adagrad", {"eps": EPSILON}),
+        (RMSprop(0.02, 0.95), "RMSprop", {"alpha": 0.95, "eps": EPSILON}),
+        (Adam(0.1, 0.8, 0.99), "Adam", {"betas": (0.8, 0.99)}),
+    ],
+    ids=lambda value: type(value).__name__ if hasattr(value, "update") else None,
+)
+def test_against_pytorch_for_100_steps(ours: Any, name: str, options: dict[str, Any]) -> None:
+    torch = pytest.importorskip("torch")
+    leaves = {key: torch.tensor(value, requires_grad=True) for key, value in START.items()}
+    theirs = getattr(torch.optim, name)(leaves.values(), lr=ours.lr, **options)
+    for step in range(100):
+        if name == "Adam":
+            # It adds eps after the correction of √v for its start, this one before it.
+            correction = math.sqrt(1 - ours.beta2 ** (step + 1))
+            theirs.param_groups[0]["eps"] = EPSILON / correction
+        host = {key: leaf.detach().numpy() for key, leaf in leaves.items()}
+        for key, grad in gradients(host, step).items():
+            leaves[key].grad = torch.tensor(grad)
+        theirs.step()
+    for key, value in walk(ours).items():
+        np.testing.assert_allclose(value, leaves[key].detach().numpy(), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "first", "second"),
+    [
+        (SGD(0.5), 0.5, 1.0),
+        (Momentum(0.5, 0.5), 0.5, 1.25),
+        (Nesterov(0.5, 0.5), 0.75, 1.625),
+        (AdaGrad(0.5), 0.5, 0.5 + 0.5 / math.sqrt(2)),
+        (RMSprop(0.5, 0.75), 1.0, 1.0 + 0.5 / math.sqrt(0.4375)),
+        (Adam(0.5), 0.5, 1.0),
+    ],
+)
+def test_two_steps_by_hand(optimizer: Any, first: float, second: float) -> None:
+    # The gradient is 1 at both.
+    params = {"W": np.array([0.0])}
+    for distance in (first, second):
+        optimizer.update(params, {"W": np.array([1.0])})
+        np.testing.assert_allclose(params["W"], [-distance], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_params_change_in_place(name: str, lib: Library) -> None:
+    optimizer = make_optimizer(name)
+    params = {key: lib.asarray(value) for key, value in START.items()}
+    arrays = dict(params)
+    host = {key: value.copy() for key, value in START.items()}
+    reference = make_optimizer(name)
+    for step in range(5):
+        grads = gradients(host, step)
+        reference.update(host, grads)
+        given = {key: lib.asarray(grad) for key, grad in grads.items()}
+        optimizer.update(params, given)
+        for key, grad in grads.items():
+            assert params[key] is arrays[key]
+            np.testing.assert_array_equal(lib.to_numpy(given[key]), grad.astype(lib.dtype))
+    for key, value in host.items():
+        result = lib.to_numpy(params[key])
+        assert result.dtype == lib.dtype
+        np.testing.assert_allclose(result, value, rtol=100 * lib.eps)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_all_reach_the_bottom(name: str) -> None:
+    optimizer = make_optimizer(name, lr=2.0 if name == "adagrad" else 0.05)
+    params = {key: value.copy() for key, value in START.items()}
+    for _ in range(3000):
+        optimizer.update(params, {key: CURVATURE[key] * params[key] for key in params})
+    # RMSprop ends in steps of the size of lr around it.
+    tolerance = 0.06 if name == "rmsprop" else 1e-3
+    for value in params.values():
+        np.testing.assert_allclose(value, 0, atol=tolerance)
+
+
+def test_defaults_are_the_books() -> None:
+    assert [make_optimizer(name).lr for name in OPTIMIZERS] == [0.01] * 5 + [0.001]
+    adam, rmsprop, momentum = Adam(), RMSprop(), Momentum()
+    assert (adam.beta1, adam.beta2) == (0.9, 0.999)
+    assert rmsprop.decay_rate == 0.99
+    assert momentum.momentum == Nesterov().momentum == 0.9
+
+
+def test_made_by_name() -> None:
+    assert list(OPTIMIZERS) == ["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam"]
+    for name in ("Momentum", "momentum", "MOMENTUM"):
+        optimizer = make_optimizer(name, lr=0.5, momentum=0.1)
+        assert type(optimizer) is Momentum
+        assert (optimizer.lr, optimizer.momentum) == (0.5, 0.1)
+    with pytest.raises(ValueError, match=r"optimizer is 'lbfgs'; it must be one of sgd, momentum"):
+        make_optimizer("lbfgs")
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("lr", [0, -0.1, math.inf, math.nan])
+def test_bad_learning_rate(name: str, lr: float) -> None:
+    with pytest.raises(ValueError, match=f"lr is {lr}; it must be positive and finite"):
+        make_optimizer(name, lr=lr)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [
+        ("momentum", "momentum"),
+        ("nesterov", "momentum"),
+        ("rmsprop", "decay_rate"),
+        ("adam", "beta1"),
+        ("adam", "beta2"),
+    ],
+)
+@pytest.mark.parametrize("value", [-0.1, 1, math.nan])
+def test_bad_fractions(name: str, argument: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{argument} is {value}; it must be at least 0 and less"):
+        make_optimizer(name, **{argument: value})
