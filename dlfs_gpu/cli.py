@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,27 +12,15 @@ import typer
 
 from dlfs_gpu import workflows
 from dlfs_gpu.backend import BackendError, get_backend
+from dlfs_gpu.sources import Source, load_data
 
 app = typer.Typer(
     help="Chapter 4 of Deep Learning from Scratch on NumPy or an NVIDIA GPU.",
     add_completion=False,
     no_args_is_help=True,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-
-class Dtype(StrEnum):
-    """Floating-point types to compute in."""
-
-    float32 = "float32"
-    float64 = "float64"
-
-
-class Gradient(StrEnum):
-    """Ways to the gradient."""
-
-    backprop = "backprop"
-    numerical = "numerical"
 
 
 BackendOption = Annotated[
@@ -45,7 +32,11 @@ DataOption = Annotated[
 ]
 DataDirOption = Annotated[
     Path | None,
-    typer.Option("--data-dir", help="Folder of the four MNIST files.  [default: DLFS_GPU_DATA]"),
+    typer.Option(
+        "--data-dir",
+        help="Folder of the four files of mnist or fashion-mnist.  [default: DLFS_GPU_DATA, or "
+        "downloaded]",
+    ),
 ]
 LabelOption = Annotated[
     str, typer.Option("--label-column", help="Column of the labels in CSV files.")
@@ -54,7 +45,8 @@ ScaleOption = Annotated[
     float, typer.Option("--scale", help="What the other columns of CSV files are divided by.")
 ]
 HiddenOption = Annotated[
-    str, typer.Option("--hidden", help="Sizes of the hidden layers, such as 50 or 512,512.")
+    str,
+    typer.Option("--hidden", help="Sizes of the hidden layers, such as 50 or 512,512."),
 ]
 ActivationOption = Annotated[
     str,
@@ -64,15 +56,19 @@ ActivationOption = Annotated[
         "sigmoid layer, as in the chapter, else √(2/n) for relu and √(1/n) for the others.",
     ),
 ]
-DecayOption = Annotated[float, typer.Option("--weight-decay", help="λ of ½λΣW².")]
+DecayOption = Annotated[
+    float, typer.Option("--weight-decay", help="λ of the penalty ½λΣW² in the loss.")
+]
 DropoutOption = Annotated[float, typer.Option("--dropout", help="Share of hidden units dropped.")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Of weights, minibatches and masks.")]
-DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Type to compute in.")]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, help="Of weights, minibatches, masks and splits.")
+]
+DtypeOption = Annotated[str, typer.Option("--dtype", help="float32 or float64.")]
 
 
 @app.command()
 def info(backend: BackendOption = None) -> None:
-    """Show the versions, the backend that is chosen and why, its device and memory."""
+    """Show versions, backend, device and memory."""
     names = ["dlfs-gpu", "numpy", "array-api-compat", "cupy-cuda12x", "cupy-cuda13x"]
     for name in names:
         try:
@@ -92,14 +88,17 @@ def train(
     data: DataOption = "digits",
     data_dir: DataDirOption = None,
     test_data: Annotated[
-        Path | None, typer.Option(help="CSV file to test on.  [default: a fifth of --data]")
+        str | None, typer.Option(help="CSV file to test on.  [default: a fifth of --data]")
     ] = None,
     label_column: LabelOption = "label",
     scale: ScaleOption = 255.0,
     backend: BackendOption = None,
     gradient: Annotated[
-        Gradient, typer.Option(help="Backpropagation, or central differences.")
-    ] = Gradient.backprop,
+        str,
+        typer.Option(
+            help="backprop, or central differences: numerical, or, slowly, batched or loop."
+        ),
+    ] = "backprop",
     hidden: HiddenOption = "50",
     activation: ActivationOption = "sigmoid",
     optimizer: Annotated[
@@ -125,20 +124,24 @@ def train(
         ),
     ] = None,
     seed: SeedOption = 0,
-    dtype: DtypeOption = Dtype.float32,
+    dtype: DtypeOption = "float32",
     out: Annotated[
         Path | None, typer.Option(help="Folder for the results.  [default: runs/DATA-TIME]")
     ] = None,
 ) -> None:
-    """Train a network, and write history.csv, summary.json, curves.png and model.safetensors."""
+    """Train a network on digits, MNIST or a CSV file.
+
+    Writes history.csv, summary.json, curves.png and model.safetensors. Ctrl-C ends it early, and
+    they are written all the same.
+    """
     place = get_backend(backend)
-    folder = workflows.output_folder(out or workflows.default_folder(data))
-    loaded = workflows.load_data(data, data_dir, test_data, label_column, scale, place)
+    source = Source(data, test_data, label_column, scale)
+    folder = out or workflows.default_folder(source)
     summary = workflows.train(
-        loaded,
+        load_data(source, data_dir, place),
         folder,
         backend=place,
-        gradient=gradient.value,
+        gradient=gradient,
         hidden=parse_sizes(hidden),
         activation=activation,
         optimizer=optimizer,
@@ -150,13 +153,12 @@ def train(
         validation_split=validation_split,
         patience=early_stopping,
         seed=seed,
-        dtype=dtype.value,
+        dtype=dtype,
     )
-    for name, value in summary.items():
-        typer.echo(f"{name:24}{value:.4f}" if isinstance(value, float) else f"{name:24}{value}")
-    typer.echo(f"{'results in':24}{folder}")
+    typer.echo(workflows.describe(summary))
+    typer.echo(f"results in {folder}")
     if summary["stopped"] == "diverged":
-        raise FloatingPointError("the loss is not finite any more: training diverged; lower --lr")
+        raise FloatingPointError("training diverged: the loss is not finite any more; lower --lr")
 
 
 @app.command()
@@ -172,15 +174,21 @@ def gradcheck(
     weight_decay: DecayOption = 0.0,
     dropout: DropoutOption = 0.0,
     method: Annotated[str, typer.Option(help="difference, batched or loop.")] = "difference",
-    h: Annotated[float | None, typer.Option("--step", help="h.  [default: by method]")] = None,
+    h: Annotated[
+        float | None,
+        typer.Option("--step", help="Step h of the differences.  [default: by method]"),
+    ] = None,
     seed: SeedOption = 0,
-    dtype: DtypeOption = Dtype.float32,
+    dtype: DtypeOption = "float32",
 ) -> None:
-    """Compare backpropagation with numerical gradients; exit with 1 if one is wrong."""
+    """Check backpropagation by numerical gradients.
+
+    Exits with 1 if one is wrong.
+    """
     place = get_backend(backend)
-    loaded = workflows.load_data(data, data_dir, None, label_column, scale, place)
+    source = Source(data, label_column=label_column, scale=scale)
     report = workflows.gradcheck(
-        loaded,
+        load_data(source, data_dir, place),
         backend=place,
         hidden=parse_sizes(hidden),
         activation=activation,
@@ -190,7 +198,7 @@ def gradcheck(
         method=method,
         h=h,
         seed=seed,
-        dtype=dtype.value,
+        dtype=dtype,
     )
     typer.echo(report)
     if not report.ok:
@@ -201,31 +209,62 @@ def gradcheck(
 def predict(
     model: Annotated[Path, typer.Option(help="model.safetensors of a training run.")],
     data: Annotated[
-        str | None, typer.Option(help="Data to answer for.  [default: what the model learned]")
+        str | None,
+        typer.Option(
+            help="Data to answer for: all of a CSV file, or the test part of another set.  "
+            "[default: the test part of what the model was trained on]"
+        ),
     ] = None,
     data_dir: DataDirOption = None,
-    label_column: LabelOption = "label",
-    scale: ScaleOption = 255.0,
+    label_column: Annotated[
+        str | None,
+        typer.Option(help="Column of the labels in CSV files.  [default: as in training]"),
+    ] = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            help="What the other columns of CSV files are divided by.  [default: as in training]"
+        ),
+    ] = None,
     backend: BackendOption = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for confusion_matrix.png and predictions.csv.")
     ] = None,
 ) -> None:
-    """Answer for test data with a trained model: accuracy, confusion matrix, predictions."""
-    folder = workflows.output_folder(out) if out else None
-    typer.echo(
-        workflows.predict(model, data, data_dir, label_column, scale, get_backend(backend), folder)
-    )
+    """Answer for data with a trained network.
+
+    Prints accuracy and confusion matrix.
+    """
+    place = get_backend(backend)
+    typer.echo(workflows.predict(model, data, data_dir, label_column, scale, place, out))
+    if out is not None:
+        typer.echo(f"results in {out}")
 
 
 @app.command()
 def chapter4(
     out: Annotated[Path, typer.Option(help="Folder for index.html, figures and report.json.")],
     backend: BackendOption = None,
-    data_dir: DataDirOption = None,
-    only: Annotated[str | None, typer.Option(help="Recompute one section.")] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the files of MNIST.  [default: DLFS_GPU_DATA, or where they were "
+            "downloaded; where they are not, the digits are used]"
+        ),
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SECTION",
+            help="Recompute one alone: losses, derivatives, gradients, descent, networks, "
+            "training, slides or errata.",
+        ),
+    ] = None,
 ) -> None:
-    """Recompute every number and figure of the chapter; exit with 1 if one comes out wrong."""
+    """Recompute the chapter's numbers and figures.
+
+    Exits with 1 if a number comes out wrong.
+    """
     from dlfs_gpu.chapter4 import run_chapter4
 
     report = run_chapter4(out, backend=backend, data_dir=data_dir, only=only)
@@ -253,7 +292,7 @@ def parse_sizes(text: str) -> list[int]:
 def main() -> Any:
     """Run the command line; errors a user can mend are one message and the exit status 2."""
     try:
-        return app()
+        return app(prog_name="dlfs-gpu")
     except (
         ArithmeticError,
         BackendError,
@@ -262,5 +301,5 @@ def main() -> Any:
         TypeError,
         ValueError,
     ) as error:
-        typer.echo(f"dlfs-gpu: {error}", err=True)
+        typer.echo(f"dlfs-gpu: {str(error) or type(error).__name__}", err=True)
         sys.exit(2)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import csv
+import math
+import os
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from array_api_compat import device
 
 from dlfs_gpu.backend import Array, namespace_of
 from dlfs_gpu.datasets import MinibatchSampler
+from dlfs_gpu.files import whole_file
 from dlfs_gpu.network import Network
 from dlfs_gpu.optimizers import make_optimizer
 from dlfs_gpu.update import GradientKind, Update
@@ -21,6 +25,8 @@ from dlfs_gpu.update import GradientKind, Update
 _BLOCK = 1000
 # Seconds between looks at the loss for the progress bar; each waits for the device.
 _REFRESH = 1.0
+# Of more epochs than twice this, only about so many get a line.
+_LINES = 40
 
 
 @dataclass
@@ -38,7 +44,8 @@ class History:
     seconds : float
         Time spent on updates, evaluations left out.
     stopped : {"finished", "interrupted", "early", "diverged"}
-        Why training ended.
+        Why training ended: after all updates; by `Trainer.stop`; by early stopping; or because
+        the loss was not finite at the end of an epoch.
     best_iteration : int or None
         Where the validation loss was least, if early stopping was on: the network has the weights
         of that iteration again.
@@ -68,21 +75,19 @@ class History:
         count = sum(len(part) for part in self._losses)
         return count / self.seconds if self.seconds else 0.0
 
-    def write_csv(self, path: Path) -> None:
-        """Write a row for each update, with the accuracies where they were computed."""
-        accuracies: dict[int, list[Any]] = {
-            iteration: [value[k] if value else "" for value in self._evaluations()]
-            for k, iteration in enumerate(self.iterations)
+    def write_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write a row for each update: its loss, and the accuracies before it where computed."""
+        columns = {
+            "loss": dict(enumerate(self.losses.tolist())),
+            "train_accuracy": dict(zip(self.iterations, self.train_accuracy, strict=False)),
+            "test_accuracy": dict(zip(self.iterations, self.test_accuracy, strict=False)),
+            "val_loss": dict(zip(self.iterations, self.val_loss, strict=False)),
         }
-        losses = [*self.losses.tolist(), ""]
-        rows = [[i, loss, *accuracies.get(i, ["", "", ""])] for i, loss in enumerate(losses)]
-        with path.open("w", newline="", encoding="utf-8") as file:
+        with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["iteration", "loss", "train_accuracy", "test_accuracy", "val_loss"])
-            writer.writerows(rows)
-
-    def _evaluations(self) -> tuple[list[float], list[float], list[float]]:
-        return self.train_accuracy, self.test_accuracy, self.val_loss
+            writer.writerow(["iteration", *columns])
+            for i in range(len(columns["loss"]) + 1):
+                writer.writerow([i, *(column.get(i, "") for column in columns.values())])
 
 
 class Trainer:
@@ -105,7 +110,8 @@ class Trainer:
     evaluate_sample_num_per_epoch : int, optional
         Use only this many samples, the first, for the accuracies.
     verbose : bool
-        Show a progress bar and a line for each epoch, on standard error.
+        Show lines of accuracies on standard error, one for each epoch (of very many epochs, for
+        some forty), and where that is a terminal a progress bar.
     iterations : int, optional
         Number of updates, instead of `epochs`.
     gradient : {"backprop", "numerical", "batched", "loop"}
@@ -117,6 +123,15 @@ class Trainer:
     patience : int, optional
         Stop early when the validation loss has not fallen for this many epochs, and in any case
         end with the weights for which it was least (6.4; never decided on test data).
+
+    Attributes
+    ----------
+    network : Network
+    optimizer : Optimizer
+    iter_per_epoch, max_iter : int
+        Updates in an epoch, and in all.
+    history : History
+        Of the last call to `train`.
 
     Raises
     ------
@@ -146,26 +161,32 @@ class Trainer:
         patience: int | None = None,
     ) -> None:
         self.network = network
-        self.optimizer = make_optimizer(optimizer, **(optimizer_param or {"lr": 0.01}))
+        self.optimizer = make_optimizer(
+            optimizer, **({"lr": 0.01} if optimizer_param is None else optimizer_param)
+        )
         self.verbose = verbose
-        self.patience = patience
-        if patience is not None and (x_val is None or patience < 1):
+        self._train = _checked(network, x_train, t_train, "train")
+        self._test = None if x_test is None else _checked(network, x_test, t_test, "test")
+        self._val = None if x_val is None else _checked(network, x_val, t_val, "val")
+        if patience is not None and patience < 1:
+            raise ValueError(f"patience is {patience}; it must be 1 or more")
+        if patience is not None and x_val is None:
             raise ValueError(
-                f"patience is {patience}; it must be 1 or more, and needs x_val and t_val"
+                f"patience is {patience}, which needs validation data, but x_val is None"
             )
-        self._train = _checked(network, x_train, t_train, "x_train")
-        self._test = None if x_test is None else _checked(network, x_test, t_test, "x_test")
-        self._val = None if x_val is None else _checked(network, x_val, t_val, "x_val")
+        self.patience = patience
+        if evaluate_sample_num_per_epoch is not None:
+            _check_count("evaluate_sample_num_per_epoch", evaluate_sample_num_per_epoch)
         self._evaluated = evaluate_sample_num_per_epoch
         size = self._train[0].shape[0]
         self._sampler = MinibatchSampler(size, mini_batch_size, seed=seed)
         self.iter_per_epoch = max(size // mini_batch_size, 1)
-        self.max_iter = epochs * self.iter_per_epoch if iterations is None else iterations
-        if self.max_iter < 1:
-            name, value = (
-                ("iterations", iterations) if iterations is not None else ("epochs", epochs)
-            )
-            raise ValueError(f"{name} is {value}; it must be 1 or more")
+        if iterations is None:
+            _check_count("epochs", epochs)
+            self.max_iter = epochs * self.iter_per_epoch
+        else:
+            _check_count("iterations", iterations)
+            self.max_iter = iterations
         self._update = Update(network, self.optimizer, *self._train, mini_batch_size, gradient)
         self._stop = False
         self.history = History()
@@ -190,83 +211,92 @@ class Trainer:
         self._stop = True
 
     def train(self) -> History:
-        """Run all updates, and return the history."""
+        """Do all updates, and return their history; called again, go on from there."""
         from tqdm import tqdm
 
-        history = self.history
-        best = None
-        with tqdm(
-            total=self.max_iter, unit=" updates", disable=None if self.verbose else True
-        ) as bar:
-            done = 0
-            self._evaluate(done, bar)
-            while done < self.max_iter and history.stopped == "finished":
-                count = min(self.iter_per_epoch, self.max_iter - done)
-                done += self._run(count, bar)
-                if self._stop:
-                    history.stopped = "interrupted"
-                if not np.isfinite(float(history._losses[-1][-1])):
-                    history.stopped = "diverged"
+        history = self.history = History()
+        params = self.network.params
+        best: dict[str, Array] = {}
+        least, done, waited = math.inf, 0, 0
+        with (
+            tqdm(
+                total=self.max_iter, unit=" updates", disable=None if self.verbose else True
+            ) as bar,
+            # `stopped` tells of overflow, once.
+            np.errstate(over="ignore", invalid="ignore", divide="ignore"),
+        ):
+            while True:
                 self._evaluate(done, bar)
                 if self.patience is not None:
-                    losses = history.val_loss
-                    least = int(np.argmin(losses))
-                    if least == len(losses) - 1:
-                        xp = namespace_of(self._train[0])
-                        params = self.network.params.items()
-                        best = {key: xp.asarray(param, copy=True) for key, param in params}
-                        history.best_iteration = done
-                    elif len(losses) - 1 - least >= self.patience and done < self.max_iter:
-                        history.stopped = "early"
-        if best is not None:
-            for key, param in self.network.params.items():
-                param[...] = best[key]
+                    waited += 1
+                    if history.val_loss[-1] < least:
+                        least, waited, history.best_iteration = history.val_loss[-1], 0, done
+                        best = {key: _copy(param) for key, param in params.items()}
+                if done == self.max_iter or history.stopped != "finished":
+                    break
+                if waited == self.patience:
+                    history.stopped = "early"
+                    break
+                done += self._run(min(self.iter_per_epoch, self.max_iter - done), bar)
+                if self._stop:
+                    history.stopped = "interrupted"
+                elif not math.isfinite(history._losses[-1][-1]):
+                    history.stopped = "diverged"
+        self._stop = False
+        for key, param in best.items():
+            params[key][...] = param
         return history
 
     def _run(self, count: int, bar: Any) -> int:
         """Do `count` updates, or fewer if told to stop, and return how many."""
-        xp = namespace_of(self._train[0])
         losses: list[Array] = []
         start = looked = time.perf_counter()
-        for first in range(0, count, _BLOCK):
-            drawn = self._sampler.draw(min(_BLOCK, count - first))
-            for indices in self.network.backend.asarray(drawn):
-                losses.append(self._update(indices))
-                bar.update()
-                if self.verbose and time.perf_counter() - looked > _REFRESH:
-                    bar.set_postfix(self._shown(float(losses[-1])), refresh=False)
-                    looked = time.perf_counter()
-                if self._stop:
-                    break
+        for indices in self._minibatches(count):
+            losses.append(self._update(indices))
+            bar.update()
+            if self.verbose and time.perf_counter() - looked > _REFRESH:
+                bar.set_postfix(self._shown(losses[-1]), refresh=False)
+                looked = time.perf_counter()
             if self._stop:
                 break
+        xp = namespace_of(self._train[0])
         self.history._losses.append(xp.stack([xp.asarray(loss) for loss in losses]))
         self.network.backend.synchronize()
         self.history.seconds += time.perf_counter() - start
         return len(losses)
 
+    def _minibatches(self, count: int) -> Iterator[Array]:
+        """Yield the indices of the next minibatches, on the device."""
+        x, _ = self._train
+        for first in range(0, count, _BLOCK):
+            drawn = self._sampler.draw(min(_BLOCK, count - first))
+            indices = namespace_of(x).asarray(drawn, device=device(x))
+            for k in range(drawn.shape[0]):
+                yield indices[k, ...]
+
     def _evaluate(self, done: int, bar: Any) -> None:
         history, network, first = self.history, self.network, self._evaluated
         history.iterations.append(done)
         x, t = self._train
-        history.train_accuracy.append(network.share_right(x[:first], t[:first]))
+        history.train_accuracy.append(network.share_right(x[:first, ...], t[:first, ...]))
         if self._test is not None:
             x, t = self._test
-            history.test_accuracy.append(network.share_right(x[:first], t[:first]))
+            history.test_accuracy.append(network.share_right(x[:first, ...], t[:first, ...]))
         if self._val is not None:
             history.val_loss.append(float(network.mean_loss(*self._val, training=False)))
         if self.verbose:
-            shown = self._shown(float(history._losses[-1][-1]) if history._losses else None)
+            shown = self._shown(history._losses[-1][-1] if done else None)
             bar.set_postfix(shown, refresh=False)
-            bar.write(
-                f"update {done:6d}  " + "  ".join(f"{k} {v}" for k, v in shown.items()),
-                file=sys.stderr,
-            )
+            every = max(1, self.max_iter // self.iter_per_epoch // _LINES)
+            last = done == self.max_iter or history.stopped != "finished"
+            if last or (len(history.iterations) - 1) % every == 0:
+                line = "  ".join(f"{name} {value}" for name, value in shown.items())
+                bar.write(f"update {done:6d}  {line}", file=sys.stderr)
 
-    def _shown(self, loss: float | None) -> dict[str, str]:
-        """Return loss and last accuracies for people to read."""
+    def _shown(self, loss: Array | None) -> dict[str, str]:
+        """Return the loss of an update and the last accuracies for people to read."""
         history = self.history
-        shown = {} if loss is None else {"loss": f"{loss:.4f}"}
+        shown = {} if loss is None else {"loss": f"{float(loss):.4f}"}
         shown["train"] = f"{history.train_accuracy[-1]:.4f}"
         if history.test_accuracy:
             shown["test"] = f"{history.test_accuracy[-1]:.4f}"
@@ -277,8 +307,21 @@ class Trainer:
 
 def _checked(network: Network, x: Array, t: Array, name: str) -> tuple[Array, Array]:
     """Return data ready for the network, all finite."""
-    x, t = network.check(x, t)
-    xp = namespace_of(x)
-    if not bool(xp.all(xp.isfinite(x))):
-        raise ValueError(f"{name} holds NaN or infinity; every number must be finite")
+    try:
+        x, t = network.check(x, t)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"x_{name} and t_{name}: {error}") from error
+    for array, argument in ((x, f"x_{name}"), (t, f"t_{name}")):
+        xp = namespace_of(array)
+        if xp.isdtype(array.dtype, "real floating") and not bool(xp.all(xp.isfinite(array))):
+            raise ValueError(f"{argument} holds NaN or infinity; every number must be finite")
     return x, t
+
+
+def _check_count(name: str, value: int) -> None:
+    if not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number, 1 or more")
+
+
+def _copy(x: Array) -> Array:
+    return namespace_of(x).asarray(x, copy=True)

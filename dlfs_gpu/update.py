@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import numpy as np
-from array_api_compat import is_cupy_array
+from array_api_compat import is_cupy_array, is_numpy_array
 
 from dlfs_gpu.backend import Array, namespace_of
 from dlfs_gpu.layers import Affine, Relu, Sigmoid, Tanh
@@ -37,6 +37,11 @@ class Update:
     gradient : {"backprop", "numerical", "batched", "loop"}
         Backpropagation, or numerical differences: by the layers' `difference` ("numerical"), or
         by evaluating the loss.
+
+    Raises
+    ------
+    ValueError
+        If `gradient` is none of these, or dropout makes the losses of one minibatch differ.
     """
 
     def __init__(
@@ -56,15 +61,11 @@ class Update:
         self.optimizer = optimizer
         self.x = x
         self.t = t
-        self._loss_and_gradient = {
-            "backprop": network.loss_and_gradient,
-            "numerical": network.loss_and_differences,
-            "batched": self._evaluated,
-            "loop": self._evaluated,
-        }[gradient]
-        self._method = gradient
+        self.gradient = gradient
+        if gradient in ("batched", "loop"):
+            network.refuse_random_dropout()
         self._buffered: _BufferedSGD | None = None
-        if gradient == "backprop" and type(optimizer) is SGD and _BufferedSGD.can_run(network):
+        if gradient == "backprop" and _BufferedSGD.can_run(network, optimizer, t):
             self._buffered = _BufferedSGD(network, optimizer, x, t, batch_size)
 
     def __call__(self, indices: Array) -> Array:
@@ -88,8 +89,12 @@ class Update:
         self.optimizer.update(self.network.params, grads)
         return loss
 
-    def _evaluated(self, x: Array, t: Array) -> tuple[Array, dict[str, Array]]:
-        grads = self.network.numerical_gradient(x, t, method=self._method)  # type: ignore[arg-type]
+    def _loss_and_gradient(self, x: Array, t: Array) -> tuple[Array, dict[str, Array]]:
+        if self.gradient == "backprop":
+            return self.network.loss_and_gradient(x, t)
+        if self.gradient == "numerical":
+            return self.network.loss_and_differences(x, t)
+        grads = self.network.numerical_gradient(x, t, method=self.gradient)
         return self.network.mean_loss(x, t, training=True), grads
 
 
@@ -97,7 +102,7 @@ class _BufferedSGD:
     """SGD through affine layers, activations and softmax, in buffers that are made once."""
 
     def __init__(
-        self, network: Network, optimizer: SGD, x: Array, t: Array, batch_size: int
+        self, network: Network, optimizer: Optimizer, x: Array, t: Array, batch_size: int
     ) -> None:
         self.network = network
         self.optimizer = optimizer
@@ -112,22 +117,25 @@ class _BufferedSGD:
         self.x_batch = empty((batch_size, sizes[0]), dtype)
         self.t_batch = empty((batch_size, sizes[-1]), dtype)
         self.outputs = [empty((batch_size, size), dtype) for size in sizes[1:]]
-        self.deltas = [empty((batch_size, size), dtype) for size in sizes[1:]]
+        self.deltas = [empty((batch_size, size), dtype) for size in sizes[1:-1]]
         self.ones = self.lib.ones(batch_size, dtype)
         self.grads = {key: self.lib.empty_like(param) for key, param in network.params.items()}
         self.row = empty((batch_size, 1), dtype)
 
     @staticmethod
-    def can_run(network: Network) -> bool:
-        """Say whether the network is one that this class computes."""
+    def can_run(network: Network, optimizer: Optimizer, t: Array) -> bool:
+        """Say whether this class computes the updates of such a network, with such targets."""
         kinds = [type(layer) for layer in network.layers]
         return (
-            kinds[::2] == [Affine] * len(kinds[::2])
+            type(optimizer) is SGD
+            and kinds[::2] == [Affine] * len(kinds[::2])
             and len(kinds) % 2 == 1
             and all(kind in _ACTIVATIONS for kind in kinds[1::2])
             and all(layer.b is not None for layer in network.layers[::2])
             and type(network.loss_layer) is SoftmaxWithLoss
             and network.weight_decay_lambda == 0
+            and (is_numpy_array(t) or is_cupy_array(t))
+            and _sums_to_one(t)
         )
 
     def __call__(self, indices: Array) -> Array:
@@ -164,6 +172,15 @@ class _BufferedSGD:
             W += step
             b += shift
         return loss
+
+
+def _sums_to_one(t: Array) -> bool:
+    """Say whether the targets of each sample sum to 1, as labels do by themselves."""
+    if t.ndim == 1:
+        return True
+    xp = namespace_of(t)
+    error = xp.abs(xp.sum(t, axis=-1) - 1)
+    return bool(xp.all(error <= t.shape[-1] * xp.finfo(t.dtype).eps))
 
 
 def _sigmoid(lib: Any, z: Array) -> None:

@@ -1,4 +1,4 @@
-"""What the commands do: load data by name, train, check gradients, predict, and write results."""
+"""What the commands do: train, check gradients, predict, and write results."""
 
 from __future__ import annotations
 
@@ -8,99 +8,32 @@ import datetime
 import json
 import os
 import signal
-import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dlfs_gpu.backend import Array, Backend, namespace_of
-from dlfs_gpu.checkpoint import load_model, save_model
-from dlfs_gpu.datasets import load_csv, load_digits, load_fashion_mnist, load_mnist
+from dlfs_gpu.checkpoint import Model, load_model, save_model
+from dlfs_gpu.csv_data import read_table
+from dlfs_gpu.files import output_folder, whole_file
 from dlfs_gpu.gradient_check import GradientReport, check_gradients
 from dlfs_gpu.networks import MultiLayerNet
-from dlfs_gpu.training import History, Trainer
+from dlfs_gpu.plots import plot_confusion_matrix, plot_curves
+from dlfs_gpu.sources import Data, Source, load_data
+from dlfs_gpu.training import Trainer
 
-_NAMES = ("digits", "mnist", "fashion-mnist")
-
-
-@dataclass(frozen=True, eq=False)
-class Data:
-    """A data set on a backend.
-
-    Attributes
-    ----------
-    name : str
-        As it was asked for.
-    x_train, x_test : array, shape (N, I)
-    t_train, t_test : array of int64, shape (N,)
-    classes : tuple of int
-        The label that each number in `t_train` and `t_test` stands for.
-    """
-
-    name: str
-    x_train: Array
-    t_train: Array
-    x_test: Array
-    t_test: Array
-    classes: tuple[int, ...]
+# Samples answered for at once, so that large files need little memory.
+_PREDICTION_BATCH = 10_000
 
 
-def load_data(
-    name: str,
-    data_dir: Path | None,
-    test_data: Path | None,
-    label_column: str,
-    scale: float,
-    backend: Backend,
-) -> Data:
-    """Load data by the name that the command line gives.
-
-    Raises
-    ------
-    ValueError
-        If the name is none of ours and no CSV file; and what the loaders raise.
-    """
-    if name.lower().endswith(".csv"):
-        table = load_csv(name, test_data, label_column=label_column, scale=scale, backend=backend)
-        return Data(name, table.x_train, table.t_train, table.x_test, table.t_test, table.classes)
-    if test_data is not None:
-        raise ValueError(f"--test-data is {test_data}, but --data is {name}, which has its own")
-    if name == "digits":
-        train, test = load_digits(backend=backend)
-    elif name in _NAMES:
-        load = load_mnist if name == "mnist" else load_fashion_mnist
-        train, test = load(data_dir=data_dir, backend=backend)
-    else:
-        raise ValueError(f"--data is {name!r}; it must be {', '.join(_NAMES)}, or a .csv file")
-    return Data(name, *train, *test, tuple(range(10)))
-
-
-def default_folder(data: str) -> Path:
+def default_folder(source: Source) -> Path:
     """Return ``runs/<data>-<time>``."""
-    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{Path(data).stem}-{now}"
-
-
-def output_folder(path: Path) -> Path:
-    """Make a folder for results, and see that it can be written before anything is computed.
-
-    Raises
-    ------
-    OSError
-        If it cannot.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise OSError(f"--out is {path}, where nothing can be written: {error}") from error
-    return path
+    # To the microsecond, because several may be started together.
+    return Path("runs") / f"{Path(source.name).stem}-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"
 
 
 def make_network(
@@ -172,32 +105,66 @@ def train(
         t_val=t_val,
         patience=patience,
     )
+    output_folder(folder)
     with _stop_on_interrupt(trainer.stop):
         history = trainer.train()
-    summary = {
-        "data": data.name,
-        "backend": backend.name,
-        "device": backend.device,
-        "seed": seed,
-        "dtype": dtype,
-        "sizes": network.sizes,
-        "activation": activation,
-        "optimizer": optimizer.lower(),
-        "lr": trainer.optimizer.lr,
-        "gradient": gradient,
-        "iterations": len(history.losses),
-        "stopped": history.stopped,
-        "best_iteration": history.best_iteration,
-        "seconds": history.seconds,
-        "iterations_per_second": history.iterations_per_second,
-        "train_accuracy": network.accuracy(x, t),
-        "test_accuracy": network.accuracy(data.x_test, data.t_test),
-    }
-    save_model(folder / "model.safetensors", network, classes=data.classes, data=data.name)
-    history.write_csv(folder / "history.csv")
-    _draw_curves(history, folder / "curves.png")
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        summary = {
+            "data": data.source.name,
+            "backend": backend.name,
+            "device": backend.device,
+            "seed": seed,
+            "dtype": dtype,
+            "sizes": network.sizes,
+            "activation": activation,
+            "optimizer": optimizer.lower(),
+            "lr": trainer.optimizer.lr,
+            "batch_size": batch_size,
+            "weight_decay": weight_decay,
+            "dropout": dropout,
+            "validation_split": validation_split,
+            "early_stopping": patience,
+            "gradient": gradient,
+            "iterations": len(history.losses),
+            "stopped": history.stopped,
+            "best_iteration": history.best_iteration,
+            "seconds": history.seconds,
+            "iterations_per_second": history.iterations_per_second,
+            "train_accuracy": network.accuracy(x, t),
+            "test_accuracy": network.accuracy(data.x_test, data.t_test),
+        }
+        save_model(
+            folder / "model.safetensors", network, classes=data.classes, data=asdict(data.source)
+        )
+        history.write_csv(folder / "history.csv")
+        plot_curves(
+            history.losses,
+            history.iterations,
+            history.train_accuracy,
+            history.test_accuracy,
+            folder / "curves.png",
+        )
+        with whole_file(folder / "summary.json") as part:
+            part.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return summary
+
+
+def describe(summary: dict[str, Any]) -> str:
+    """Return what `train` says of a training, for people to read."""
+    stopped = "stopped early" if summary["stopped"] == "early" else summary["stopped"]
+    updates = "1 update" if summary["iterations"] == 1 else f"{summary['iterations']:,} updates"
+    best = summary["best_iteration"]
+    return "\n".join(
+        [
+            f"{summary['data']}: {'-'.join(map(str, summary['sizes']))}, {summary['activation']}, "
+            f"{summary['optimizer']} with lr {summary['lr']:g}, {summary['dtype']} on "
+            f"{summary['backend']}, {summary['device']}",
+            f"{stopped} after {updates} in {summary['seconds']:.1f} s, "
+            f"{summary['iterations_per_second']:,.0f} a second"
+            + ("" if best is None else f"; the weights are those after {best:,}"),
+            f"train accuracy {summary['train_accuracy']:.4f}",
+            f"test accuracy  {summary['test_accuracy']:.4f}",
+        ]
+    )
 
 
 def gradcheck(
@@ -229,50 +196,72 @@ def predict(
     model_path: Path,
     name: str | None,
     data_dir: Path | None,
-    label_column: str,
-    scale: float,
+    label_column: str | None,
+    scale: float | None,
     backend: Backend,
     folder: Path | None,
 ) -> str:
-    """Answer for test data with a model from a file, and return a text for people to read.
+    """Answer for data with a model from a file, and return a text for people to read.
 
-    A CSV file is test data as a whole; of the other sets their test part is used.
+    A CSV file given by name is answered for as a whole; of other data, and by default of what the
+    model was trained on, the test part is. What is not given is as it was in training.
     """
     model = load_model(model_path, backend=backend)
-    name = name or model.data
-    if name.lower().endswith(".csv"):
-        table = load_csv(
-            name,
-            name,
-            label_column=label_column,
-            scale=scale,
-            backend=backend,
-        )
-        labels = [table.classes[k] for k in backend.to_numpy(table.t_test).tolist()]
-        x = table.x_test
+    source = _source(model, model_path, name, label_column, scale)
+    if name is not None and source.is_csv:
+        table = read_table(Path(name), source.label_column, source.scale)
+        x, labels, title = backend.asarray(table.x), table.labels, name
     else:
-        data = load_data(name, data_dir, None, label_column, scale, backend)
-        labels = backend.to_numpy(data.t_test).tolist()
-        x = data.x_test
-    if strange := sorted(set(labels) - set(model.classes)):
-        raise ValueError(f"{name} holds the label {strange[0]}, which {model_path} never saw")
-    place = {label: k for k, label in enumerate(model.classes)}
-    truth = np.asarray([place[label] for label in labels])
-    xp = namespace_of(x)
-    answers = backend.to_numpy(xp.argmax(model.network.scores(x), axis=-1))
+        data = load_data(source, data_dir, backend)
+        x, labels = data.x_test, np.asarray(data.classes)[backend.to_numpy(data.t_test)]
+        title = source.test_data or f"{source.name}, test part"
+    if x.shape[1] != model.network.sizes[0]:
+        raise ValueError(
+            f"{title} has {x.shape[1]} features in a sample; "
+            f"{model_path} was trained on {model.network.sizes[0]}"
+        )
+    if strange := sorted(set(labels.tolist()) - set(model.classes)):
+        raise ValueError(f"{title} holds the label {strange[0]}, which {model_path} never saw")
+    if folder is not None:
+        output_folder(folder)
+    answers = _answers(model, x)
     matrix = np.zeros((len(model.classes),) * 2, dtype=np.int64)
+    place = {label: k for k, label in enumerate(model.classes)}
+    truth = np.asarray([place[label] for label in labels.tolist()])
     np.add.at(matrix, (truth, answers), 1)
     if folder is not None:
-        from dlfs_gpu.plots import plot_confusion_matrix
-
         plot_confusion_matrix(matrix, model.classes, folder / "confusion_matrix.png")
-        with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
+        with (
+            whole_file(folder / "predictions.csv") as part,
+            part.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.writer(file)
             writer.writerow(["label", "prediction"])
-            writer.writerows(
-                (label, model.classes[k]) for label, k in zip(labels, answers, strict=True)
-            )
-    return _table(matrix, model.classes, name)
+            predictions = (model.classes[k] for k in answers)
+            writer.writerows(zip(labels.tolist(), predictions, strict=True))
+    return _table(matrix, model.classes, title)
+
+
+def _source(
+    model: Model, path: Path, name: str | None, label_column: str | None, scale: float | None
+) -> Source:
+    """Return what the model was trained on, but for what is given."""
+    given = {"name": name, "label_column": label_column, "scale": scale}
+    known = {key: model.data[key] for key in (f.name for f in fields(Source)) if key in model.data}
+    known |= {key: value for key, value in given.items() if value is not None}
+    if name is not None:
+        known["test_data"] = None
+    if "name" not in known:
+        raise ValueError(f"{path} does not say what it was trained on: give --data")
+    return Source(**known)
+
+
+def _answers(model: Model, x: Array) -> np.ndarray:
+    """Return the number of the output that is largest for each sample."""
+    network, xp = model.network, namespace_of(x)
+    parts = (x[k : k + _PREDICTION_BATCH] for k in range(0, x.shape[0], _PREDICTION_BATCH))
+    answers = [network.backend.to_numpy(xp.argmax(network.scores(part), axis=-1)) for part in parts]
+    return np.concatenate(answers)
 
 
 def _split(
@@ -308,7 +297,8 @@ def _stop_on_interrupt(stop: Callable[[], None]) -> Iterator[None]:
         return
 
     def handle(number: int, frame: Any) -> None:
-        print("stopping after this update; the results are kept", file=sys.stderr)
+        # Not by print: that fails when it is in the middle of another one.
+        os.write(2, b"\nstopping after this update; the results are kept\n")
         signal.signal(signal.SIGINT, previous)
         stop()
 
@@ -319,23 +309,15 @@ def _stop_on_interrupt(stop: Callable[[], None]) -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _draw_curves(history: History, path: Path) -> None:
-    from dlfs_gpu.plots import plot_curves
-
-    plot_curves(
-        history.losses, history.iterations, history.train_accuracy, history.test_accuracy, path
-    )
-
-
 def _table(matrix: np.ndarray, classes: Sequence[int], name: str) -> str:
     """Return accuracy and confusion matrix as text."""
-    width = max(6, *(len(str(n)) + 2 for n in (*classes, matrix.max())))
+    width = 1 + max(len(str(n)) for n in (*classes, matrix.max()))
     right, total = int(np.trace(matrix)), int(matrix.sum())
     rows = [
         f"{name}: accuracy {right / total:.4f} ({right} of {total})",
         "rows are labels, columns predictions",
-        " " * width + "".join(f"{c:>{width}}" for c in classes),
+        " " * width + "".join(f"{label:>{width}}" for label in classes),
     ]
     for label, row in zip(classes, matrix.tolist(), strict=True):
-        rows.append(f"{label:>{width}}" + "".join(f"{n:>{width}}" for n in row))
-    return os.linesep.join(rows)
+        rows.append(f"{label:>{width}}" + "".join(f"{n or '.':>{width}}" for n in row))
+    return "\n".join(rows)

@@ -1,0 +1,103 @@
+"""Data by the names that the command line gives them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from dlfs_gpu.backend import Array, Backend
+from dlfs_gpu.datasets import load_csv, load_digits, load_fashion_mnist, load_mnist
+
+_NAMES = ("digits", "mnist", "fashion-mnist")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What data to use, in the words of the command line; saved with a model.
+
+    Attributes
+    ----------
+    name : str
+        "digits", "mnist", "fashion-mnist", or the path of a CSV file.
+    test_data : str or None
+        A CSV file to test on.
+    label_column, scale
+        As for `dlfs_gpu.load_csv`.
+
+    Raises
+    ------
+    ValueError
+        If `scale` is not positive and finite.
+    """
+
+    name: str
+    test_data: str | None = None
+    label_column: str = "label"
+    scale: float = 255.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise ValueError(f"--scale is {self.scale}; it must be positive and finite")
+
+    @property
+    def is_csv(self) -> bool:
+        """Whether the name is that of a CSV file."""
+        return self.name.lower().endswith(".csv")
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A data set on a backend.
+
+    Attributes
+    ----------
+    source : Source
+    x_train, x_test : array, shape (N, I)
+    t_train, t_test : array of int64, shape (N,)
+    classes : tuple of int
+        The label that each number in `t_train` and `t_test` stands for.
+    """
+
+    source: Source
+    x_train: Array
+    t_train: Array
+    x_test: Array
+    t_test: Array
+    classes: tuple[int, ...]
+
+
+def load_data(source: Source, data_dir: Path | None, backend: Backend) -> Data:
+    """Load data by the name that the command line gives.
+
+    Raises
+    ------
+    ValueError
+        If the name is none of ours and no CSV file, or what else is said does not go with it;
+        and what the loaders raise.
+    """
+    name = source.name
+    if name not in _NAMES and not source.is_csv:
+        raise ValueError(f"--data is {name!r}; it must be {', '.join(_NAMES)}, or a .csv file")
+    if data_dir is not None and (name == "digits" or source.is_csv):
+        raise ValueError(f"--data-dir is {data_dir}, but --data is {name}, which needs no folder")
+    if source.test_data is not None and not source.is_csv:
+        raise ValueError(
+            f"--test-data is {source.test_data}, but --data is {name}, which has its own"
+        )
+    if source.is_csv:
+        table = load_csv(
+            name,
+            source.test_data,
+            label_column=source.label_column,
+            scale=source.scale,
+            backend=backend,
+        )
+        parts = (table.x_train, table.t_train, table.x_test, table.t_test)
+        return Data(source, *parts, table.classes)
+    if name == "digits":
+        train, test = load_digits(backend=backend)
+    else:
+        load = load_mnist if name == "mnist" else load_fashion_mnist
+        train, test = load(data_dir=data_dir, backend=backend)
+    return Data(source, *train, *test, tuple(range(10)))

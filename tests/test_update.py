@@ -1,0 +1,198 @@
+"""One update: the buffered path against the layers, and numerical gradients against both."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from libraries import Library
+
+from dlfs_gpu.layers import Affine, Relu, Sigmoid, Tanh
+from dlfs_gpu.losses import SumSquaredError, as_one_hot
+from dlfs_gpu.network import Network
+from dlfs_gpu.networks import MultiLayerNet
+from dlfs_gpu.optimizers import SGD, AdaGrad, Adam, Momentum, Optimizer
+from dlfs_gpu.update import Update
+
+ACTIVATIONS = {"sigmoid": Sigmoid, "relu": Relu, "tanh": Tanh}
+N, FEATURES, CLASSES, BATCH = 40, 6, 4, 8
+NUMPY64 = Library("numpy", "float64", np)
+
+
+class LayeredSGD(SGD):
+    """SGD that `Update` does not know, and so computes by the layers."""
+
+
+def stack(
+    lib: Library, hidden: tuple[int, ...] = (7,), activation: str = "sigmoid", **options: Any
+) -> Network:
+    """A network of the library's arrays, the same at every call."""
+    rng = np.random.default_rng(1)
+    sizes = (FEATURES, *hidden, CLASSES)
+    layers: list[Any] = []
+    for n, m in itertools.pairwise(sizes):
+        if layers:
+            layers.append(ACTIVATIONS[activation]())
+        W, b = rng.standard_normal((n, m)), rng.standard_normal(m)
+        layers.append(Affine(lib.asarray(W), lib.asarray(b)))
+    return Network(layers, **options)
+
+
+def samples(lib: Library, targets: str = "labels") -> tuple[Any, Any]:
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((N, FEATURES))
+    labels = rng.integers(CLASSES, size=N)
+    t = {
+        "labels": labels,
+        "one-hot": np.eye(CLASSES)[labels],
+        "soft": rng.dirichlet(np.ones(CLASSES), N),
+        "weights": rng.random((N, CLASSES)),
+    }[targets]
+    return lib.asarray(x), lib.asarray(t)
+
+
+def minibatches(lib: Library, count: int) -> list[Any]:
+    return [lib.asarray(rows) for rows in np.random.default_rng(3).integers(N, size=(count, BATCH))]
+
+
+def assert_close(lib: Library, actual: Any, desired: Any, rtol: float) -> None:
+    actual, desired = lib.to_numpy(actual), lib.to_numpy(desired)
+    np.testing.assert_allclose(actual, desired, rtol, rtol * np.abs(desired).max(), strict=True)
+
+
+@pytest.mark.parametrize("targets", ["labels", "one-hot", "soft"])
+@pytest.mark.parametrize("hidden", [(), (7,), (9, 5)], ids=["flat", "two", "three"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_buffers_compute_what_layers_do(
+    lib: Library, activation: str, hidden: tuple[int, ...], targets: str
+) -> None:
+    x, t = samples(lib, targets)
+    fast_network, network = stack(lib, hidden, activation), stack(lib, hidden, activation)
+    fast = Update(fast_network, SGD(0.3), x, t, BATCH)
+    assert (fast._buffered is None) == (lib.name == "strict")
+    layered = Update(network, LayeredSGD(0.3), x, t, BATCH)
+    assert layered._buffered is None
+    for rows in minibatches(lib, 50):
+        assert_close(lib, fast(rows), layered(rows), 500 * lib.eps)
+    for key, param in network.params.items():
+        assert_close(lib, fast_network.params[key], param, 500 * lib.eps)
+
+
+@pytest.mark.parametrize("optimizer", [SGD(0.3), LayeredSGD(0.3)], ids=["buffers", "layers"])
+def test_a_step_against_numerical_gradients(optimizer: Optimizer) -> None:
+    x, t = samples(NUMPY64)
+    network = stack(NUMPY64)
+    (rows,) = minibatches(NUMPY64, 1)
+    loss = network.loss(x[rows], t[rows])
+    grads = network.numerical_gradient(x[rows], t[rows], method="loop")
+    before = {key: param.copy() for key, param in network.params.items()}
+    np.testing.assert_allclose(Update(network, optimizer, x, t, BATCH)(rows), loss, 1e-14)
+    for key, param in network.params.items():
+        np.testing.assert_allclose((before[key] - param) / 0.3, grads[key], 1e-6, 1e-8)
+
+
+@pytest.mark.parametrize("optimizer", [SGD(0.3), LayeredSGD(0.3)], ids=["buffers", "layers"])
+def test_parameters_change_in_place(lib: Library, optimizer: Optimizer) -> None:
+    network = stack(lib)
+    params = dict(network.params)
+    before = {key: lib.to_numpy(param).copy() for key, param in params.items()}
+    update = Update(network, optimizer, *samples(lib), BATCH)
+    for rows in minibatches(lib, 2):
+        update(rows)
+    for key, param in params.items():
+        assert network.params[key] is param
+        assert (lib.to_numpy(param) != before[key]).all()
+
+
+def test_learning_rate_and_parameters_may_be_replaced() -> None:
+    network, expected = stack(NUMPY64), stack(NUMPY64)
+    data = samples(NUMPY64)
+    fast, layered = SGD(0.3), LayeredSGD(0.3)
+    update = Update(network, fast, *data, BATCH)
+    reference = Update(expected, layered, *data, BATCH)
+    first, second = minibatches(NUMPY64, 2)
+    update(first), reference(first)
+    old = network.params["W1"]
+    for net in (network, expected):
+        net.params["W1"] = net.params["W1"] / 2
+    fast.lr = layered.lr = 0.01
+    kept = old.copy()
+    update(second), reference(second)
+    np.testing.assert_array_equal(old, kept)
+    np.testing.assert_allclose(network.params["W1"], expected.params["W1"], 1e-12)
+
+
+def no_bias() -> Network:
+    W = np.random.default_rng(0).standard_normal((FEATURES, CLASSES))
+    return Network([Affine(W)])
+
+
+@pytest.mark.parametrize(
+    ("network", "targets"),
+    [
+        (stack(NUMPY64, weight_decay_lambda=0.1), "labels"),
+        (stack(NUMPY64), "weights"),
+        (no_bias(), "labels"),
+        (stack(NUMPY64, loss=SumSquaredError()), "one-hot"),
+        (
+            MultiLayerNet(
+                FEATURES, [9], CLASSES, dropout_ratio=0.5, dtype="float64", backend="numpy", seed=0
+            ),
+            "labels",
+        ),
+    ],
+    ids=["weight decay", "targets that sum to anything", "no bias", "another loss", "dropout"],
+)
+def test_what_has_no_buffers_goes_by_the_layers(network: Network, targets: str) -> None:
+    network.freeze_dropout()
+    x, t = samples(NUMPY64, targets)
+    (rows,) = minibatches(NUMPY64, 1)
+    loss, grads = network.loss_and_gradient(x[rows], t[rows])
+    expected = {key: param - 0.3 * grads[key] for key, param in network.params.items()}
+    np.testing.assert_array_equal(Update(network, SGD(0.3), x, t, BATCH)(rows), loss)
+    for key, param in network.params.items():
+        np.testing.assert_array_equal(param, expected[key])
+
+
+@pytest.mark.parametrize("make", [Momentum, AdaGrad, Adam])
+def test_other_optimizers_go_by_the_layers(make: type[Optimizer]) -> None:
+    network, expected = stack(NUMPY64), stack(NUMPY64)
+    x, t = samples(NUMPY64)
+    update, optimizer = Update(network, make(), x, t, BATCH), make()
+    for rows in minibatches(NUMPY64, 3):
+        update(rows)
+        optimizer.update(expected.params, expected.gradient(x[rows], t[rows]))
+    for key, param in network.params.items():
+        np.testing.assert_array_equal(param, expected.params[key])
+
+
+@pytest.mark.parametrize("gradient", ["numerical", "batched", "loop"])
+def test_numerical_gradients_train_alike(lib: Library, gradient: Any) -> None:
+    network, expected = stack(lib, (5,), "tanh"), stack(lib, (5,), "tanh")
+    x, t = samples(lib)
+    update = Update(network, SGD(0.3), x, t, BATCH, gradient)
+    reference = Update(expected, SGD(0.3), x, t, BATCH)
+    # Evaluated in float32, the default steps leave some three digits.
+    rtol = 1e-2 if lib.dtype == "float32" and gradient != "numerical" else 1e-5
+    for rows in minibatches(lib, 5):
+        assert_close(lib, update(rows), reference(rows), rtol)
+    for key, param in expected.params.items():
+        assert_close(lib, network.params[key], param, rtol)
+
+
+def test_bad_input() -> None:
+    x, t = samples(NUMPY64)
+    network = MultiLayerNet(FEATURES, [5], CLASSES, dropout_ratio=0.5, dtype="float64")
+    with pytest.raises(ValueError, match=r"gradient is 'exact'; it must be one of .*'backprop'"):
+        Update(network, SGD(), x, t, BATCH, "exact")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="new mask at every pass"):
+        Update(network, SGD(), x, t, BATCH, "batched")
+    Update(network, SGD(), x, t, BATCH, "numerical")(np.arange(BATCH))
+
+
+def test_soft_targets_that_round_are_sums_of_one() -> None:
+    t = as_one_hot(np.arange(N) % CLASSES, CLASSES, np.float32)
+    t = (0.9 * t + 0.1 / CLASSES).astype(np.float32)
+    network = stack(Library("numpy", "float32", np))
+    x = np.ones((N, FEATURES), np.float32)
+    assert Update(network, SGD(), x, t, BATCH)._buffered is not None
