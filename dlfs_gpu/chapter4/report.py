@@ -1,0 +1,188 @@
+"""Computes the report, and writes it to a folder."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dlfs_gpu import plots
+from dlfs_gpu.backend import Backend, get_backend
+from dlfs_gpu.chapter4.derivatives import derivatives
+from dlfs_gpu.chapter4.descent import descent, gradients
+from dlfs_gpu.chapter4.entries import Image, Outcome, Part, Plot, Row, Section, Setting, evaluate
+from dlfs_gpu.chapter4.errata import errata
+from dlfs_gpu.chapter4.losses import losses
+from dlfs_gpu.chapter4.networks import networks
+from dlfs_gpu.chapter4.page import render
+from dlfs_gpu.chapter4.slides import slides
+from dlfs_gpu.chapter4.training import training, training_data
+from dlfs_gpu.files import output_folder, whole_file
+
+SECTIONS: dict[str, Callable[[Setting], Section]] = {
+    "losses": losses,
+    "derivatives": derivatives,
+    "gradients": gradients,
+    "descent": descent,
+    "networks": networks,
+    "training": training,
+    "slides": slides,
+    "errata": errata,
+}
+"""The sections by name, in the order of the page. Their rows are defined in their modules."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was computed.
+
+    Attributes
+    ----------
+    backend : Backend
+    parts : list of Part
+        The sections, with their outcomes and images.
+    seconds : float
+    date : str
+    """
+
+    backend: Backend
+    parts: list[Part]
+    seconds: float
+    date: str = field(default_factory=lambda: datetime.date.today().isoformat())
+
+    @property
+    def rows(self) -> list[Outcome]:
+        """Outcomes of all rows, in order."""
+        return [
+            entry for part in self.parts for entry in part.entries if isinstance(entry, Outcome)
+        ]
+
+    @property
+    def figures(self) -> list[Image]:
+        """All figures, in order."""
+        return [entry for part in self.parts for entry in part.entries if isinstance(entry, Image)]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every row came out as it must."""
+        return all(row.ok for row in self.rows)
+
+    def __str__(self) -> str:
+        lines = [f"{'section':14}{'rows':>6}{'right':>7}{'figures':>9}"]
+        for part in self.parts:
+            rows = [entry for entry in part.entries if isinstance(entry, Outcome)]
+            right, figures = sum(row.ok for row in rows), len(part.entries) - len(rows)
+            lines.append(f"{part.name:14}{len(rows):6}{right:7}{figures:9}")
+        right = sum(row.ok for row in self.rows)
+        lines.append(f"{'all':14}{len(self.rows):6}{right:7}{len(self.figures):9}")
+        lines += [
+            f"WRONG in {row.section}: {row.name}: {row.computed}, expected {row.expected}"
+            for row in self.rows
+            if not row.ok
+        ]
+        lines.append(f"{self.seconds:.0f} s on {self.backend.name}, {self.backend.device}")
+        return "\n".join(lines)
+
+
+def run_chapter4(
+    out: Path,
+    *,
+    backend: str | Backend | None = None,
+    data_dir: Path | None = None,
+    only: str | None = None,
+    progress: bool = True,
+) -> Report:
+    """Recompute every number and draw every figure of the chapter.
+
+    Writes ``index.html``, a page that holds everything, the figures as PNG, and ``report.json``;
+    they replace those of an earlier run.
+
+    Parameters
+    ----------
+    out : path
+        Folder to write to; made if it is not there.
+    backend : str or Backend, optional
+        Where to compute, as for `dlfs_gpu.get_backend`.
+    data_dir : path, optional
+        Folder of the MNIST files. Without it they are looked for in the folder named by
+        ``DLFS_GPU_DATA`` and among those downloaded earlier; training falls back on the embedded
+        digits.
+    only : str, optional
+        Name of the one section of `SECTIONS` to compute.
+    progress : bool
+        Show a progress bar where standard error is a terminal.
+
+    Raises
+    ------
+    ValueError
+        If there is no such section.
+    OSError
+        If `out` cannot be written, or `data_dir` lacks files; before anything is computed.
+    """
+    from threadpoolctl import threadpool_limits
+    from tqdm import tqdm
+
+    if only is not None and only not in SECTIONS:
+        raise ValueError(f"only is {only!r}; it must be one of {', '.join(SECTIONS)}")
+    place = get_backend(backend)
+    folder = output_folder(Path(out))
+    setting = Setting(place, *training_data(place, data_dir))
+    names = list(SECTIONS) if only is None else [only]
+    start = time.perf_counter()
+    parts = []
+    # Products as small as these gain little from threads, and lose much on a busy machine.
+    with (
+        threadpool_limits(1, user_api="blas"),
+        tqdm(names, unit="section", disable=None if progress else True, leave=False) as bar,
+    ):
+        for name in bar:
+            bar.set_description(name)
+            section = SECTIONS[name](setting)
+            entries = [_settle(entry, name) for entry in section.entries]
+            parts.append(Part(name, section.title, section.introduction, entries))
+    report = Report(place, parts, time.perf_counter() - start)
+    _write(report, folder)
+    return report
+
+
+def _settle(entry: Row | Plot, section: str) -> Outcome | Image:
+    if isinstance(entry, Row):
+        return evaluate(entry, section)
+    with plots.style():
+        light = plots.png(entry.draw())
+    with plots.style(dark=True):
+        return Image(entry.name, entry.caption, light, plots.png(entry.draw()))
+
+
+def _write(report: Report, folder: Path) -> None:
+    """Write the files, each under its final name only when it is whole."""
+    content = {f"{image.name}.png": image.light for image in report.figures}
+    document = {
+        "ok": report.ok,
+        "backend": report.backend.name,
+        "device": report.backend.device,
+        "date": report.date,
+        "seconds": report.seconds,
+        "rows": [asdict(row) for row in report.rows],
+    }
+    content["report.json"] = (
+        json.dumps(_named(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    ).encode()
+    content["index.html"] = render(report).encode()
+    for name, data in content.items():
+        with whole_file(folder / name) as part:
+            part.write_bytes(data)
+
+
+def _named(value: Any) -> Any:
+    """Return the value with NaN and infinities, which JSON lacks, as text."""
+    if isinstance(value, dict):
+        return {key: _named(element) for key, element in value.items()}
+    if isinstance(value, list):
+        return [_named(element) for element in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,259 @@
+"""The chapter's report: its numbers, its files, and its page in a browser."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pooch
+import pytest
+
+from dlfs_gpu.backend import BackendError, get_backend
+from dlfs_gpu.chapter4 import SECTIONS, Report, report, run_chapter4
+from dlfs_gpu.chapter4.entries import Between, Plot, Row, Section, Setting, evaluate
+from dlfs_gpu.datasets import load_digits
+
+
+@pytest.fixture(autouse=True)
+def _no_mnist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Hide MNIST, wherever it may be."""
+    monkeypatch.delenv("DLFS_GPU_DATA", raising=False)
+    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "no-cache" / name)
+
+
+@pytest.fixture
+def replace_sections(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def replace(*entries: Row | Plot) -> None:
+        section = Section("A title", "An <introduction>.", entries)
+        monkeypatch.setattr(report, "SECTIONS", {"only": lambda setting: section})
+
+    return replace
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cupy"])
+@pytest.mark.parametrize("name", SECTIONS)
+def test_every_number_comes_out_right(tmp_path: Path, name: str, backend: str) -> None:
+    try:
+        get_backend(backend)
+    except BackendError as error:
+        pytest.skip(str(error).splitlines()[0])
+    result = run_chapter4(tmp_path, backend=backend, only=name, progress=False)
+    assert [f"{row.name}: {row.computed}" for row in result.rows if not row.ok] == []
+    assert result.ok
+    assert {row.section for row in result.rows} == {name}
+    _check_files(tmp_path, result)
+
+
+def test_report_is_as_large_as_the_chapter() -> None:
+    setting = Setting(get_backend("numpy"), "the embedded digits", load_digits(backend="numpy"))
+    entries = [
+        entry
+        for name, section in SECTIONS.items()
+        if name != "training"
+        for entry in section(setting).entries
+    ]
+    names = [entry.name for entry in entries if isinstance(entry, Plot)]
+    assert len(names) == len(set(names))
+    assert len(names) >= 16
+    assert len(entries) - len(names) >= 80
+
+
+def test_training_on_mnist_follows_the_sources_log(tmp_path: Path, mnist_dir: Path) -> None:
+    result = run_chapter4(
+        tmp_path, backend="numpy", data_dir=mnist_dir, only="training", progress=False
+    )
+    assert [f"{row.name}: {row.computed}" for row in result.rows if not row.ok] == []
+    log = [row for row in result.rows if row.name.startswith("training and test accuracy after")]
+    assert len(log) == 17
+    assert "on MNIST" in result.parts[0].introduction
+
+
+def test_training_says_that_mnist_is_not_there(tmp_path: Path) -> None:
+    result = run_chapter4(tmp_path, backend="numpy", only="training", progress=False)
+    assert "on the embedded digits" in result.parts[0].introduction
+    assert "MNIST is not at hand" in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_wrong_number_fails_the_report(
+    tmp_path: Path, replace_sections: Callable[..., None]
+) -> None:
+    replace_sections(
+        Row("right", 1.0, lambda: 1.0),
+        Row("wrong", 1.0, lambda: 1.5, 0.1),
+        Row("broken", 1.0, lambda: 1 / 0, note="1 < 2"),
+    )
+    result = run_chapter4(tmp_path, backend="numpy", progress=False)
+    assert not result.ok
+    assert [row.ok for row in result.rows] == [True, False, False]
+    assert "WRONG in only: wrong: 1.5, expected 1.0" in str(result)
+    assert "WRONG in only: broken: ZeroDivisionError: division by zero" in str(result)
+    assert json.loads((tmp_path / "report.json").read_text())["ok"] is False
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "2 of 3 numbers come out wrong" in page
+    assert "✗ wrong" in page
+    assert "An &lt;introduction&gt;." in page
+    assert "1 &lt; 2" in page
+
+
+def test_summary_counts_rows_and_figures(
+    tmp_path: Path, replace_sections: Callable[..., None]
+) -> None:
+    replace_sections(Row("right", 1, lambda: 1), Row("wrong", 1, lambda: 2))
+    lines = str(run_chapter4(tmp_path, backend="numpy", progress=False)).splitlines()
+    assert lines[0].split() == ["section", "rows", "right", "figures"]
+    assert lines[1].split() == ["only", "2", "1", "0"]
+    assert lines[2].split() == ["all", "2", "1", "0"]
+
+
+@pytest.mark.parametrize(
+    ("expected", "computed", "tolerance", "ok"),
+    [
+        (0.5, 0.5, 0, True),
+        (0.5, np.float64(0.5000001), 0, False),
+        (0.5, 0.5000001, 1e-6, True),
+        (0.5, math.nan, 1, False),
+        (math.nan, math.nan, 0, True),
+        (39760, 39760, 0, True),
+        ([1, 2], np.array([1.0, 2.0]), 0, True),
+        ([1, 2], np.array([1.0, 2.1]), 0.05, False),
+        ([1, 1], 1, 0, False),
+        ([[1], [2]], (np.array([1]), np.array([2])), 0, True),
+        ("(2,)", "(2,)", 0, True),
+        ("(2,)", "(3,)", 0, False),
+        (Between(low=1), 1, 0, True),
+        (Between(low=1), 0.9, 0, False),
+        (Between(high=1), 1.1, 0, False),
+        (Between(1, 2), math.nan, 0, False),
+        (ValueError, 1.0, 0, False),
+    ],
+)
+def test_evaluate_compares(expected: Any, computed: Any, tolerance: float, ok: bool) -> None:
+    outcome = evaluate(Row("a row", expected, lambda: computed, tolerance), "here")
+    assert outcome.ok is ok
+    assert (outcome.section, outcome.name) == ("here", "a row")
+
+
+@pytest.mark.parametrize(("raised", "ok"), [(ValueError("no"), True), (TypeError("no"), False)])
+def test_evaluate_expects_an_error(raised: Exception, ok: bool) -> None:
+    def fail() -> None:
+        raise raised
+
+    outcome = evaluate(Row("a row", ValueError, fail), "here")
+    assert outcome.ok is ok
+    assert (outcome.expected, outcome.computed) == ("ValueError", f"{type(raised).__name__}: no")
+
+
+@pytest.mark.parametrize(
+    ("between", "text"),
+    [(Between(low=0.95), "≥ 0.95"), (Between(high=2), "≤ 2"), (Between(1, 2), "1 to 2")],
+)
+def test_between_is_written_as_one_reads_it(between: Between, text: str) -> None:
+    assert str(between) == text
+
+
+def test_unknown_section_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="only is 'epilogue'; it must be one of losses, deriv"):
+        run_chapter4(tmp_path, only="epilogue")
+
+
+def test_folder_that_cannot_be_written_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(setting: Setting) -> Section:
+        raise AssertionError("the work began")
+
+    monkeypatch.setattr(report, "SECTIONS", {"only": work})
+    occupied = tmp_path / "file"
+    occupied.write_text("")
+    with pytest.raises(OSError, match="nothing can be written"):
+        run_chapter4(occupied / "out", backend="numpy", progress=False)
+
+
+def test_folder_without_mnist_is_refused_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="lacks train-images"):
+        run_chapter4(tmp_path / "out", backend="numpy", data_dir=tmp_path, progress=False)
+
+
+class _Page(HTMLParser):
+    """Collects the links and images of a page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.images: list[dict[str, str]] = []
+        self.addresses: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = {key: value or "" for key, value in attrs}
+        self.addresses += [found[key] for key in ("src", "srcset", "href") if key in found]
+        if tag == "img":
+            self.images.append(found)
+
+
+def _check_files(folder: Path, result: Report) -> None:
+    document = json.loads(
+        (folder / "report.json").read_text(encoding="utf-8"), parse_constant=pytest.fail
+    )
+    assert document["ok"] is result.ok
+    assert len(document["rows"]) == len(result.rows)
+    for row in document["rows"]:
+        assert {"section", "name", "expected", "computed", "tolerance", "ok"} <= set(row)
+        assert row["ok"] is True
+
+    assert "np.float64" not in (folder / "index.html").read_text(encoding="utf-8")
+    page = _Page(folder / "index.html")
+    assert all(address.startswith(("data:", "#")) for address in page.addresses)
+    assert len(page.images) == len(result.figures)
+    for image, figure in zip(page.images, result.figures, strict=True):
+        assert image["alt"]
+        embedded = base64.b64decode(image["src"].removeprefix("data:image/png;base64,"))
+        assert embedded == (folder / f"{figure.name}.png").read_bytes() == figure.light
+        assert figure.dark.startswith(b"\x89PNG")
+        assert figure.dark != figure.light
+    names = {f"{figure.name}.png" for figure in result.figures}
+    assert {path.name for path in folder.iterdir()} == {"index.html", "report.json", *names}
+
+
+def _browse(page: Path, tmp_path: Path) -> tuple[int, str]:
+    """Open a page 390 pixels wide; return the width of its content, and the console's lines."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("Chromium is not installed")
+    # Windows are at least 500 pixels wide, frames are not.
+    frame = page.parent / "frame.html"
+    frame.write_text(
+        f'<iframe width="390" height="800" style="border: 0" src="{page.name}" onload="'
+        'document.title = this.contentDocument.documentElement.scrollWidth"></iframe>'
+    )
+    command = [
+        chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
+        "--no-first-run", "--disable-background-networking", "--disable-component-update",
+        "--disable-sync", "--allow-file-access-from-files", "--hide-scrollbars",
+        "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}",
+        "--virtual-time-budget=10000", "--dump-dom", frame.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    width = int(done.stdout.partition("<title>")[2].partition("<")[0])
+    return width, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+
+
+@pytest.mark.parametrize("name", ["descent", "errata"])
+def test_page_fits_a_phone_and_has_no_console_errors(tmp_path: Path, name: str) -> None:
+    run_chapter4(tmp_path / "out", backend="numpy", only=name, progress=False)
+    assert _browse(tmp_path / "out" / "index.html", tmp_path) == (390, "")
+
+
+def test_browser_would_show_a_page_that_is_too_wide_or_broken(tmp_path: Path) -> None:
+    page = tmp_path / "index.html"
+    page.write_text('<p style="width: 600px">wide</p><script>nonsense()</script>')
+    width, console = _browse(page, tmp_path)
+    assert width > 600
+    assert "nonsense is not defined" in console
