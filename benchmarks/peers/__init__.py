@@ -1,0 +1,1 @@
+"""Ways to do the work: the chapter's, this library's, and those of other libraries."""
