@@ -12,7 +12,7 @@ import contextlib
 import functools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -33,6 +33,9 @@ _LIVE_ARRAYS = 4
 _TASK_COLUMNS = 64
 _MIN_TASKS = 8
 
+_Task = tuple[list[np.ndarray], slice]
+"""Groups of samples, and columns."""
+
 
 def difference_gradients(
     layers: Sequence[Any],
@@ -47,7 +50,8 @@ def difference_gradients(
     Parameters
     ----------
     layers, loss
-        Layers and the loss behind them, just after ``forward`` with the batch in question.
+        Layers and the loss behind them, just after ``forward`` with the batch in question. What
+        they keep of it may be of a wider type than the parameters, and is rounded to theirs.
     h : float
         Step; the difference is of exactly 2h, as no weight is rounded.
     max_memory : int, optional
@@ -65,27 +69,35 @@ def difference_gradients(
     TypeError
         If a layer has no `difference`.
     ValueError
-        If `max_memory` is too small for one block.
+        If `max_memory` is too small for one block, or `threads` is not positive.
     """
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads is {threads}; it must be 1 or more")
     for layer in (*layers, loss):
         if not (hasattr(layer, "difference") and hasattr(layer, "base")):
             raise TypeError(
                 f"the layer {type(layer).__name__} has no difference and base; "
                 "use method='batched', which only needs forward"
             )
-    bases = [layer.base() for layer in layers]
-    loss_base = loss.base()
+    dtype = next(layer.W.dtype for layer in layers if isinstance(layer, Affine))
+    bases = [_rounded(layer.base(), dtype) for layer in layers]
+    loss_base = _rounded(loss.base(), dtype)
     gradients = []
     for position, layer in enumerate(layers):
         if isinstance(layer, Affine):
             after = list(zip(layers[position + 1 :], bases[position + 1 :], strict=True))
-            d = layer.weight_difference(layer.x, h)
+            (x,) = _rounded([layer.x], dtype)
+            d = layer.weight_difference(x, h)
             tail = _Tail(layer, after, loss, loss_base, d)
             run = _on_host if isinstance(d, np.ndarray) else _on_device
             total = run(tail, d, memory_budget(d, max_memory), threads) / (2 * h * d.shape[0])
             total = namespace_of(d).astype(total, d.dtype)
-            gradients.append((total[:-1], total[-1]))
+            gradients.append((total[:-1, ...], total[-1, ...]))
     return gradients
+
+
+def _rounded(arrays: Sequence[Array], dtype: Any) -> tuple[Array, ...]:
+    return tuple(namespace_of(a).astype(a, dtype, copy=False) for a in arrays)
 
 
 class _Tail:
@@ -118,11 +130,12 @@ class _Tail:
         self.together = after[split + 1 :]
         self.loss = loss
         self.loss_base = loss_base
-        self.line_base = None
+        self.line_base: tuple[Array, ...] | None = None
         if not self.together and hasattr(loss, "line_base"):
             slopes = [getattr(layer, "steepest", math.inf) for layer, _ in self.alone]
             reach = float(xp.max(xp.abs(d))) * math.prod(slopes)
-            self.line_base = loss.line_base(self.joint.W, reach)
+            line_base = loss.line_base(self.joint.W, reach)
+            self.line_base = None if line_base is None else _rounded(line_base, d.dtype)
         widths = [layer.W.shape[1] for layer, _ in self.together if isinstance(layer, Affine)]
         self.width = max(self.joint.W.shape[1], *widths, 1) if self.line_base is None else 1
 
@@ -236,7 +249,7 @@ def _on_host(tail: _Tail, d: np.ndarray, budget: int, threads: int | None) -> np
     one = _LIVE_ARRAYS * d.itemsize * 2 * tail.width * max(step, columns_at_once * values_at_once)
     _check_budget(budget, one)
 
-    def run(task: tuple[list[np.ndarray], slice]) -> np.ndarray:
+    def run(task: _Task) -> np.ndarray:
         groups, columns = task
         total = np.zeros((inputs, len(range(tail.columns)[columns])))
         for samples in groups:
@@ -263,14 +276,22 @@ def _on_host(tail: _Tail, d: np.ndarray, budget: int, threads: int | None) -> np
     workers = min(threads or _cores(), len(tasks), budget // one)
     total = np.zeros((inputs, tail.columns))
     with contextlib.nullcontext() if line else _one_blas_thread():
-        if workers == 1:
-            parts = list(map(run, tasks))
-        else:
-            with ThreadPoolExecutor(workers) as pool:
-                parts = list(pool.map(run, tasks))
+        while (parts := _on_threads(run, tasks, workers)) is None:
+            workers //= 2
     for (_, columns), part in zip(tasks, parts, strict=True):
         total[:, columns] += part
     return total
+
+
+def _on_threads(
+    run: Callable[[_Task], np.ndarray], tasks: list[_Task], workers: int
+) -> list[np.ndarray] | None:
+    """Return all results in order, or None if memory did not suffice for several threads."""
+    if workers == 1:
+        return list(map(run, tasks))
+    with contextlib.suppress(MemoryError), ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(run, tasks))
+    return None
 
 
 def _distinct(d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

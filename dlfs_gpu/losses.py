@@ -97,7 +97,8 @@ class SoftmaxWithLoss:
         bound = reach * float(xp.max(xp.abs(along)))
         eps = float(xp.finfo(W.dtype).eps)
         # The first term left out, relative to the first: bound^k / (k + 1)!.
-        terms = next((k for k in range(1, 17) if bound**k < eps / 4 * math.factorial(k + 1)), None)
+        enough = (k for k in range(1, 17) if bound**k < eps / 4 * math.factorial(k + 1))
+        terms = next(enough, None) if bound < 1 else None
         if terms is None:
             return None
         base = [xp.sum(t, axis=-1)[..., None], xp.matmul(t, along)[:, 0, :, None]]

@@ -198,8 +198,16 @@ class Network:
         max_memory: int | None = None,
         threads: int | None = None,
     ) -> tuple[Array, dict[str, Array]]:
-        """Return loss and ``"difference"`` gradient, for arrays that `check` has seen."""
-        loss = self.mean_loss(x, t, training=True)
+        """Return loss and ``"difference"`` gradient, for arrays that `check` has seen.
+
+        The pass before is in float64. Rounded, an input of `Relu` that a change takes across the
+        kink would be wrong by a share of the change itself, not of the input.
+        """
+        xp = namespace_of(x)
+        wide = self.params_in_float64()
+        loss = self.mean_loss(xp.astype(x, xp.float64, copy=False), t, training=True, **wide)
+        loss = xp.astype(loss, x.dtype, copy=False)
+        self.hand_out(self.params)
         gradients = difference_gradients(
             self.layers, self.loss_layer, h, max_memory=max_memory, threads=threads
         )

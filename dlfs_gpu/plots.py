@@ -350,13 +350,15 @@ def _figure(
 
 def _draw_losses(axes: Axes, losses: ArrayLike) -> None:
     values = np.asarray(losses)
-    # Means over blocks, each drawn at its middle: a hundred of them, the rest cut off.
-    block = max(1, len(values) // 100)
-    means = values[: len(values) // block * block].reshape(-1, block).mean(axis=1)
-    axes.plot(values, linewidth=0.5, alpha=0.45, label="each update")
-    axes.plot(
-        block * (np.arange(len(means)) + 0.5), means, color=_COLOURS[1], label=f"mean of {block}"
-    )
+    if len(values) < 200:
+        axes.plot(values, marker=".", label="each update")
+    else:
+        # Means over blocks, each drawn at its middle: a hundred of them, the rest cut off.
+        block = len(values) // 100
+        means = values[: len(values) // block * block].reshape(-1, block).mean(axis=1)
+        middles = block * (np.arange(len(means)) + 0.5)
+        axes.plot(values, linewidth=0.5, alpha=0.45, label="each update")
+        axes.plot(middles, means, color=_COLOURS[1], label=f"mean of {block}")
     axes.set(xlabel="iteration", ylabel="loss", ylim=(0, None))
     axes.legend()
 

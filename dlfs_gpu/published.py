@@ -87,6 +87,13 @@ def load_published(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[
     return train, test
 
 
+def cache_folder(name: str) -> Path:
+    """Return the folder that a published set is downloaded to, whether it is there or not."""
+    import pooch
+
+    return Path(pooch.os_cache("dlfs_gpu")) / name
+
+
 def _locate(name: str, data_dir: str | os.PathLike[str] | None) -> list[Path]:
     """Return the paths of the four files, downloading them if there is no folder of them."""
     folder = data_dir if data_dir is not None else os.environ.get(DATA_VARIABLE) or None
@@ -115,7 +122,7 @@ def _download(name: str, index: int) -> Path:
     import pooch
 
     source, file = _SOURCES[name], _FILES[index]
-    folder = Path(pooch.os_cache("dlfs_gpu")) / name
+    folder = cache_folder(name)
     causes = []
     for mirror in source.mirrors:
         try:

@@ -40,7 +40,7 @@ class History:
     train_accuracy, test_accuracy : list of float
         Accuracies at these; the second is empty without test data.
     val_loss : list of float
-        Losses of the validation data at these; empty without.
+        Losses of the validation data at these, weight decay left out; empty without.
     seconds : float
         Time spent on updates, evaluations left out.
     stopped : {"finished", "interrupted", "early", "diverged"}
@@ -283,7 +283,9 @@ class Trainer:
             x, t = self._test
             history.test_accuracy.append(network.share_right(x[:first, ...], t[:first, ...]))
         if self._val is not None:
-            history.val_loss.append(float(network.mean_loss(*self._val, training=False)))
+            x, t = self._val
+            scores = network.forward(x, training=False)
+            history.val_loss.append(float(network.loss_layer.forward(scores, t)))
         if self.verbose:
             shown = self._shown(history._losses[-1][-1] if done else None)
             bar.set_postfix(shown, refresh=False)

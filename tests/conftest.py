@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import os
+
+# One BLAS thread for each worker, set before NumPy loads BLAS, and for subprocesses too: more
+# threads than cores spend their time waiting for each other.
+for _variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+# ruff: noqa: E402
 from pathlib import Path
 from typing import Any
 

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from dlfs_gpu import examples
 from dlfs_gpu.backend import Backend, BackendError, get_backend
 from dlfs_gpu.functions import function_2
+
+
+@pytest.fixture(autouse=True)
+def _one_blas_thread() -> Iterator[None]:
+    """Keep test workers from fighting for the cores."""
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 @pytest.fixture(params=["numpy", "cupy"])

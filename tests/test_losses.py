@@ -198,7 +198,7 @@ def test_difference(
     change = loss.difference(d.copy(), *loss.base())
     assert (change.shape, change.dtype) == ((1, 1), dtype)
     expected = exact(kind, x[0].tolist(), d[0, :, 0].tolist(), weights.tolist())
-    scale = condition(kind, x[0], d[0, :, 0], weights)
+    scale = condition(kind, x[0], d[0, :, 0], weights) + abs(expected)
     # 1e-100 is what 120 digits leave of a change that is 0.
     assert abs(float(change[0, 0]) - expected) <= 10 * np.finfo(dtype).eps * scale + 1e-100
 

@@ -14,7 +14,7 @@ from dlfs_gpu.backend import Backend
 from dlfs_gpu.chapter4.entries import Between, Plot, Row, Section, Setting
 from dlfs_gpu.datasets import MinibatchSampler, Splits, load_digits, load_mnist
 from dlfs_gpu.networks import TwoLayerNet
-from dlfs_gpu.published import DATA_VARIABLE
+from dlfs_gpu.published import DATA_VARIABLE, cache_folder
 from dlfs_gpu.training import History, Trainer
 
 MNIST = "MNIST"
@@ -50,11 +50,9 @@ def training_data(backend: Backend, data_dir: Path | None) -> tuple[str, Splits]
     FileNotFoundError
         If `data_dir` is given and lacks some of the files.
     """
-    import pooch
-
     if data_dir is not None:
         return MNIST, load_mnist(data_dir=data_dir, backend=backend)
-    for folder in (os.environ.get(DATA_VARIABLE), Path(pooch.os_cache("dlfs_gpu")) / "mnist"):
+    for folder in (os.environ.get(DATA_VARIABLE), cache_folder("mnist")):
         if folder:
             try:
                 return MNIST, load_mnist(data_dir=folder, backend=backend)
