@@ -6,12 +6,14 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks import charts, machine, report, sections
+from benchmarks import machine, report, sections
 from benchmarks.work import write_data
 
 
 def main() -> None:
     """Run the sections asked for; print, write and draw the results of each as it ends."""
+    from benchmarks import charts  # not at the top, which every worker imports
+
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Compare dlfs_gpu with the chapter's own code and with other libraries: "

@@ -121,15 +121,15 @@ def _scaling(results: dict[str, Any]) -> Figure:
     figure.suptitle(_place(results))
     axes = figure.subplots(2, 4, sharex="col")
     panels: list[tuple[str, str, str, Callable[[Any], float]]] = [
-        ("batch", "One update, 784-50-10", "batch", lambda work: work["batch"]),
-        ("hidden", "One update, batch 100", "hidden units", lambda work: work["sizes"][1]),
-        ("data", "One update, batch 100", "images to draw from", lambda work: work["samples"]),
-        ("gradient", "Numerical gradient", "non-zero pixels × hidden × classes", _gradient_size),
+        ("batch", "784-50-10", "batch", lambda work: work["work"]["batch"]),
+        ("hidden", "batch 100", "hidden units", lambda work: work["work"]["sizes"][1]),
+        ("data", "batch 100", "images to draw from", lambda work: work["work"]["samples"]),
+        ("gradient", "", "non-zero pixels × hidden × classes", _gradient_size),
     ]
     for column, (series, title, name, size) in zip(axes.T, panels, strict=True):
         chosen = [work for work in works if work["series"] == series]
         _growth(column, chosen, size, scattered=series == "gradient")
-        column[0].set_title(title)
+        column[0].set_title(f"One update, {title}" if title else "Numerical gradient")
         column[1].set_xlabel(name)
     axes[0, 0].set_ylabel("time")
     axes[1, 0].set_ylabel("peak memory")
@@ -137,7 +137,8 @@ def _scaling(results: dict[str, Any]) -> Figure:
 
 
 def _gradient_size(work: dict[str, Any]) -> float:
-    return float(work["nonzeros"] * work["sizes"][1] * work["sizes"][-1])
+    _, hidden, classes = work["work"]["sizes"]
+    return float(work["nonzeros"] * hidden * classes)
 
 
 def _growth(
@@ -152,7 +153,7 @@ def _growth(
     for work in works:
         images = work["data_bytes"]
         for row in _finished(work):
-            point = size(work["work"]), row["median"], row["peak_bytes"] - images, images
+            point = size(work), row["median"], row["peak_bytes"] - images, images
             lines.setdefault(label(row), []).append(point)
     points = np.concatenate([np.array(points) for points in lines.values()])
     for color, (name, line) in zip(("#d1495b", "#76b900"), lines.items(), strict=False):

@@ -252,8 +252,10 @@ class Comparison:
                 self._workers[row] = Worker(row)
             self._workers[row].ask("setup", work)
             job, values, result.first_seconds = self._workers[row].ask("first")
+            if not np.isfinite(values).all():
+                raise PeerError("failed: NaN or infinity among its results")
             result.deviation = judge(job, values)
-            result.agrees = result.deviation <= tolerance  # not so for NaN
+            result.agrees = result.deviation <= tolerance
 
     def _time(self, result: Result, block: int) -> None:
         """Have a row run a timed block, unless it has failed."""

@@ -31,7 +31,8 @@ def tables(name: str, section: dict[str, Any]) -> str:
     """Return the tables of a section."""
     works = section["works"]
     if name == "gradients":
-        return _gradient_table(*works)
+        pairs = zip(works[::2], works[1::2], strict=True)
+        return "\n".join(_gradient_table(*pair) for pair in pairs)
     if name == "scaling":
         return _scaling_table(works)
     return "\n".join(_training_table(work) for work in works)
@@ -39,9 +40,9 @@ def tables(name: str, section: dict[str, Any]) -> str:
 
 def load(path: Path) -> dict[str, Any]:
     """Return the results that a file holds; none if there is no file."""
-    results: dict[str, Any] = {"sections": {}}
-    if path.exists():
-        results = json.loads(path.read_text(encoding="utf-8"))
+    if not path.exists():
+        return {"machine": {}, "sections": {}}
+    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return results
 
 

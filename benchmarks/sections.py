@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,7 +84,7 @@ class Setting:
 
     def rounds(self, full: int) -> int:
         """Return how many rounds to time."""
-        return min(full, 5) if self.quick else full
+        return max(3, full // 6) if self.quick else full
 
 
 def training(setting: Setting) -> list[dict[str, Any]]:
@@ -100,53 +101,47 @@ def sizes(setting: Setting) -> list[dict[str, Any]]:
     deep = replace(work, sizes=(784, 512, 512, 10), activation="relu", lr=_SMALL_LR)
     works = [replace(wide, batch=1000), deep]
     if not setting.quick:
-        works += [replace(work, batch=batch) for batch in (10, 100, 1000, 10_000)]
-        works += [replace(wide, sizes=(784, hidden, 10)) for hidden in (256, 1024, 2048)]
+        batches = [replace(work, batch=batch) for batch in (10, 100, 1000, 10_000)]
+        widths = [replace(wide, sizes=(784, hidden, 10)) for hidden in (256, 1024, 2048)]
+        works = [*batches, *widths, *works]
     with Comparison(setting.rows(TRAINING)) as comparison:
         return [_trained(comparison, work, setting.rounds(10)) for work in works]
 
 
 def gradients(setting: Setting) -> list[dict[str, Any]]:
-    """Time the numerical gradient of the chapter's network, and take its error at two steps."""
-    work = Work(setting.data)
+    """Time numerical gradients, and take their errors at two steps: two entries for each work."""
+    shallow = Work(setting.data)
+    works = [(shallow, setting.rounds(10))]
+    if not setting.quick:
+        works.append((replace(shallow, sizes=(784, 512, 512, 10), activation="relu"), 3))
+    entries = []
     with Comparison(setting.rows(GRADIENTS)) as comparison:
-        timed = comparison.measure(work, setting.rounds(10), gradient_judge(work))
-        coarse = replace(work, h=_FLOAT32_STEP)
-        judged = comparison.measure(coarse, 0, gradient_judge(coarse))
-    return [entry(work, timed), entry(coarse, judged)]
+        for work, rounds in works:
+            timed = comparison.measure(work, rounds, gradient_judge(work))
+            coarse = replace(work, h=_FLOAT32_STEP)
+            judged = comparison.measure(coarse, 0, gradient_judge(coarse))
+            entries += [entry(work, timed), entry(coarse, judged)]
+    return entries
 
 
 def scaling(setting: Setting) -> list[dict[str, Any]]:
     """Measure time and peak memory of dlfs_gpu as batch, hidden size and data grow."""
-    work = Work(setting.data)
-    every = 3 if setting.quick else 1
-    series = {
-        "batch": [replace(work, batch=n) for n in (10, 32, 100, 320, 1000, 3200, 10_000)[::every]],
-        "hidden": [
-            replace(work, sizes=(784, n, 10), lr=_SMALL_LR)
-            for n in (25, 50, 100, 200, 400, 800, 1600)[::every]
-        ],
-        "data": [
-            replace(work, samples=n) for n in (7500, 15_000, 30_000, 60_000, 120_000)[::every]
-        ],
-        "gradient": [
-            replace(work, sizes=(784, hidden, 10), batch=batch)
-            for hidden in (25, 50, 100, 200, 400)[::every]
-            for batch in (25, 50, 100, 200, 400)[::every]
-        ],
-    }
     entries = []
-    for name, works in series.items():
-        subject = "DifferenceGradient" if name == "gradient" else "Training"
+    for series, works in _growing(Work(setting.data), every=3 if setting.quick else 1).items():
+        subject = "DifferenceGradient" if series == "gradient" else "Training"
         rows = [r for r in (*TRAINING, *GRADIENTS) if r.peer.endswith(f"dlfs:{subject}")]
         with Comparison(setting.rows(rows)) as comparison:
             for work in works:
                 results = comparison.measure(work, setting.rounds(5), _unjudged, memory=True)
-                x, t = work.minibatch() if name == "gradient" else work.images()
+                images = work.batch if series == "gradient" else work.samples
                 entries.append(
-                    {"series": name, "data_bytes": x.nbytes + t.nbytes, **entry(work, results)}
+                    {
+                        "series": series,
+                        "data_bytes": images * (4 * work.sizes[0] + 8),
+                        "nonzeros": int(np.count_nonzero(work.minibatch()[0])),
+                        **entry(work, results),
+                    }
                 )
-                entries[-1]["work"]["nonzeros"] = int(np.count_nonzero(x))
     return entries
 
 
@@ -190,7 +185,10 @@ def gradient_judge(work: Work) -> Judge:
 
 
 def entry(work: Work, results: Sequence[Result]) -> dict[str, Any]:
-    """Return a work and its results as they are written to the file."""
+    """Return a work and its results as they are written to the file.
+
+    Times are in seconds for one update or gradient; a speedup is over the first row.
+    """
     baseline = results[0]
     return {
         "work": {
@@ -210,6 +208,23 @@ def entry(work: Work, results: Sequence[Result]) -> dict[str, Any]:
 def _trained(comparison: Comparison, work: Work, rounds: int) -> dict[str, Any]:
     results = comparison.measure(work, rounds, loss_judge(work), LOSS_TOLERANCE)
     return entry(work, results)
+
+
+def _growing(work: Work, every: int) -> dict[str, list[Work]]:
+    """Return series of growing works, or every so-manyth of each."""
+    batches = (10, 32, 100, 320, 1000, 3200, 10_000)[::every]
+    widths = (25, 50, 100, 200, 400, 800, 1600)[::every]
+    samples = (7500, 15_000, 30_000, 60_000, 120_000)[::every]
+    sides = (25, 50, 100, 200, 400)[::every]
+    return {
+        "batch": [replace(work, batch=n) for n in batches],
+        "hidden": [replace(work, sizes=(784, n, 10), lr=_SMALL_LR) for n in widths],
+        "data": [replace(work, samples=n) for n in samples],
+        "gradient": [
+            replace(work, sizes=(784, hidden, 10), batch=batch)
+            for hidden, batch in itertools.product(sides, sides)
+        ],
+    }
 
 
 def _unjudged(*_: Any) -> float:

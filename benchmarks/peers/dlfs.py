@@ -86,8 +86,10 @@ class BatchedGradient(_Library, GradientPeer):
             stacked[:, elements] = moved
             return self.network.mean_loss(self.x, self.t, training=True, **self._params(stacked))
 
+        # As many copies of all parameters at once as fit the library's default budget.
+        budget = 2**28 * len(job) // self.work.parameters
         x = self.flat[elements]
-        return numerical_gradient(losses, x, self.work.h, method="batched")
+        return numerical_gradient(losses, x, self.work.h, method="batched", max_memory=budget)
 
     def values(self, results: Any) -> NDArray[np.float64]:
         """Return the derivatives."""

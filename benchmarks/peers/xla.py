@@ -53,7 +53,7 @@ class StepTraining(_Jax, TrainingPeer):
     def run(self, job: Job) -> Any:
         """Train."""
         losses = []
-        for rows in job:
+        for rows in self.jax.numpy.asarray(job):
             self.params, loss = self.compiled(self.params, self.x, self.t, rows)
             losses.append(loss)
         return losses
