@@ -33,6 +33,8 @@ _LIVE_ARRAYS = 4
 _TASK_COLUMNS = 64
 _MIN_TASKS = 8
 
+_Places = tuple[np.ndarray, np.ndarray]
+"""Where a row is not zero, and which of its distinct values is there."""
 _Task = tuple[list[np.ndarray], slice]
 """Groups of samples, and columns."""
 
@@ -57,7 +59,8 @@ def difference_gradients(
     max_memory : int, optional
         Bytes that may be used for changes in flight; see `dlfs_gpu.backend.memory_budget`.
     threads : int, optional
-        Threads on the CPU; one for each core by default. They do not change the result.
+        Threads on the CPU where changes are spread out; one for each core by default. They do not
+        change the result.
 
     Returns
     -------
@@ -229,8 +232,7 @@ def _on_device(tail: _Tail, d: Array, budget: int, threads: int | None) -> Array
 def _on_host(tail: _Tail, d: np.ndarray, budget: int, threads: int | None) -> np.ndarray:
     """Sum the changes over samples, (I + 1, J), on threads, sparing zero and repeated inputs."""
     inputs = d.shape[1]
-    values, counts = _distinct(d)
-    spared = values is not d
+    values, counts, places = _distinct(d)
     columns_per_task = min(tail.columns, _TASK_COLUMNS)
     # Along a line a task's columns are taken together, spread out as many as fit.
     line = tail.line_base is not None
@@ -258,12 +260,11 @@ def _on_host(tail: _Tail, d: np.ndarray, budget: int, threads: int | None) -> np
                 last = min(first + values_at_once, used)
                 part = values[samples, first:last]
                 change = tail.change(part, samples, columns, columns_at_once)
-                if not spared:
+                if not places:
                     total[first:last] += change.sum(axis=0, dtype=np.float64).T
                     continue
                 for sample, changes in zip(samples, change, strict=True):
-                    where = d[sample].nonzero()[0]
-                    which = values[sample].searchsorted(d[sample, where])
+                    where, which = places[sample]
                     if used > values_at_once:
                         here = (which >= first) & (which < last)
                         where, which = where[here], which[here] - first
@@ -273,7 +274,8 @@ def _on_host(tail: _Tail, d: np.ndarray, budget: int, threads: int | None) -> np
                     total[where] = rows
         return total
 
-    workers = min(threads or _cores(), len(tasks), budget // one)
+    # Along a line NumPy's calls are so short that threads would wait for each other.
+    workers = 1 if line else min(threads or _cores(), len(tasks), budget // one)
     total = np.zeros((inputs, tail.columns))
     with contextlib.nullcontext() if line else _one_blas_thread():
         while (parts := _on_threads(run, tasks, workers)) is None:
@@ -294,10 +296,18 @@ def _on_threads(
     return None
 
 
-def _distinct(d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct values of each row in ascending order, padded, and how many there are.
+def _distinct(d: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[_Places]]:
+    """Find equal values in each row.
 
-    The padding repeats the largest. Returns `d` itself where that would not spare a quarter.
+    Returns
+    -------
+    values : ndarray, shape (N, U)
+        The distinct values of each row in ascending order, padded with the largest; or `d` itself
+        where that would not spare a quarter of the work.
+    counts : ndarray, shape (N,)
+        How many there are.
+    places : list
+        For each row where its non-zero elements are, and which value each has; empty for `d`.
     """
     ascending = np.sort(d, axis=1)
     new = np.empty(d.shape, dtype=bool)
@@ -305,11 +315,14 @@ def _distinct(d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     np.not_equal(ascending[:, 1:], ascending[:, :-1], out=new[:, 1:])
     counts = np.count_nonzero(new, axis=1)
     if 4 * counts.sum() > 3 * d.size:
-        return d, np.full(len(d), d.shape[1])
+        return d, np.full(len(d), d.shape[1]), []
     values = np.repeat(ascending[:, -1:], counts.max(), axis=1)
-    for row, source, keep, count in zip(values, ascending, new, counts, strict=True):
-        row[:count] = source[keep]
-    return values, counts
+    places = []
+    for row, distinct, source, keep, count in zip(d, values, ascending, new, counts, strict=True):
+        distinct[:count] = source[keep]
+        where = row.nonzero()[0]
+        places.append((where, distinct.searchsorted(row[where])))
+    return values, counts, places
 
 
 def _groups(counts: np.ndarray, largest: int) -> list[np.ndarray]:
