@@ -138,6 +138,7 @@ class _BufferedSGD:
             and _sums_to_one(t)
         )
 
+    @np.errstate(over="ignore")  # σ is 0 where exp overflows
     def __call__(self, indices: Array) -> Array:
         lib, params, layers = self.lib, self.network.params, self.network.layers
         n = len(indices)
@@ -185,10 +186,9 @@ def _sums_to_one(t: Array) -> bool:
 
 def _sigmoid(lib: Any, z: Array) -> None:
     lib.negative(z, out=z)
-    lib.minimum(z, 88, out=z)  # exp stays finite in float32
     lib.exp(z, out=z)
     z += 1
-    lib.reciprocal(z, out=z)
+    lib.divide(1, z, out=z)
 
 
 def _sigmoid_slope(lib: Any, out: Array, delta: Array) -> None:

@@ -163,10 +163,16 @@ def test_a_slowed_row_shows_as_slower(work: Work) -> None:
 
 def test_timing_waits_before_and_after() -> None:
     peer = Recording()
-    seconds, results = timed(peer, np.zeros((1, 1), np.int64), peer.clock)
+    seconds, results = timed(peer, np.zeros((1, 1), np.int64), clock=peer.clock)
     assert peer.calls == ["synchronize", "clock", "run", "synchronize", "clock"]
     assert seconds == 3
     assert results == "losses"
+
+
+def test_repeats_are_waited_for_once() -> None:
+    peer = Recording()
+    timed(peer, np.zeros((1, 1), np.int64), 2, clock=peer.clock)
+    assert peer.calls == ["synchronize", "clock", "run", "run", "synchronize", "clock"]
 
 
 def test_the_first_block_is_not_timed(work: Work) -> None:
