@@ -345,7 +345,7 @@ class Session:
         return job, self.peer.values(results), seconds
 
     def time(self, block: int) -> tuple[float, float]:
-        """Run another block; return its seconds and units.
+        """Run another block; return the seconds and the units of a job.
 
         Caches and threads have gone cold while others ran: a job shorter than a block is done
         once before the clock is started, and then again and again.
@@ -356,7 +356,7 @@ class Session:
         if seconds >= _BLOCK:
             return seconds, units
         repeats = math.ceil(_BLOCK / seconds)
-        return timed(self.peer, job, repeats)[0], repeats * units
+        return timed(self.peer, job, repeats)[0] / repeats, units
 
     def peak_memory(self) -> int:
         """Make the peer anew and return the most bytes in arrays while a block runs."""
