@@ -110,7 +110,7 @@ def _size_dots(ax: Axes, works: list[dict[str, Any]]) -> None:
     ax.grid(axis="y", alpha=0.3)
     ax.set_title("One update at other sizes: how many times as fast as the chapter's way")
     labels = [work["work"]["name"].replace(", ", "\n").replace(" ", "\n", 1) for work in works]
-    ax.set_xticks(range(len(works)), labels, fontsize=8)
+    ax.set_xticks(range(len(works)), labels, fontsize=7)
     ax.set_xlim(-0.5, len(works) - 0.5)
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
 

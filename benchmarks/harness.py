@@ -313,6 +313,9 @@ class Worker:
 
 def _serve(connection: Connection, row: Row) -> None:
     """Serve a row in the worker process until the parent hangs up."""
+    # glibc gives large arrays back to the system, and their pages cost as much as work on them,
+    # until one that is larger still was freed. Rows should not differ by who happened to do that.
+    np.zeros(31 * 2**20, np.uint8)
     session = Session(row)
     with contextlib.suppress(EOFError, KeyboardInterrupt):
         while True:

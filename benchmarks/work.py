@@ -66,12 +66,16 @@ class Work:
         return max(5, min(_BLOCK_UPDATES, int(_BLOCK_FLOPS / flops)))
 
     def weights(self) -> Parameters:
-        """Return W and b of each layer: the chapter's 0.01·normal, or He's for ReLU; zeros."""
+        """Return W and b of each layer: the chapter's 0.01·normal, or He's for ReLU; zeros.
+
+        They are float32 numbers, so that rows of either type start from the same network.
+        """
         rng = np.random.default_rng(0)
         layers = []
         for n, m in itertools.pairwise(self.sizes):
             scale = 0.01 if self.activation == "sigmoid" else np.sqrt(2 / n)
-            layers.append((scale * rng.standard_normal((n, m)), np.zeros(m)))
+            W = (scale * rng.standard_normal((n, m))).astype(np.float32)
+            layers.append((W.astype(np.float64), np.zeros(m)))
         return layers
 
     def flat_weights(self) -> NDArray[np.float64]:

@@ -61,9 +61,21 @@ class Backend:
             Numbers of any shape. An array that is already here is not copied.
         dtype : dtype or str, optional
             Type of the result; that of `x` by default.
+
+        Raises
+        ------
+        TypeError
+            If `x` is a CuPy array and this backend is NumPy.
+        MemoryError
+            If `x` is on the host and larger than the free memory of the device.
         """
         if self.name == "numpy" and is_cupy_array(x):
             raise TypeError("x is a cupy.ndarray: move it to the host with cupy.asnumpy(x) first")
+        if self.name == "cupy" and isinstance(x, np.ndarray) and x.nbytes > self.free_memory():
+            raise MemoryError(
+                f"x takes {x.nbytes / 2**20:.0f} MiB, but {self.device} has only "
+                f"{self.free_memory() / 2**20:.0f} MiB free"
+            )
         return self.xp.asarray(x, dtype=None if dtype is None else np.dtype(dtype))
 
     def to_numpy(self, x: Array) -> np.ndarray:

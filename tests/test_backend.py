@@ -363,6 +363,17 @@ class TestArrays:
         assert (result is x) == (lib.name != "strict")
 
 
+    def test_what_the_device_cannot_hold_is_refused_before_the_copy(self) -> None:
+        class Full(Backend):
+            def free_memory(self) -> int:
+                return 2**20
+
+        backend = Full("cupy", np, "a small GPU", "a test")
+        with pytest.raises(MemoryError, match="x takes 2 MiB, but a small GPU has only 1 MiB free"):
+            backend.asarray(np.zeros(2**18))
+        assert backend.asarray(np.zeros(2**10)).shape == (1024,)
+
+
 class TestNamespace:
     def test_of_arrays(self, lib: Library) -> None:
         x, y = lib.asarray([1.0]), lib.asarray([1])
