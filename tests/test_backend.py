@@ -362,7 +362,6 @@ class TestArrays:
         np.testing.assert_allclose(lib.to_numpy(result), np.exp([0, 1]), rtol=4 * lib.eps)
         assert (result is x) == (lib.name != "strict")
 
-
     def test_what_the_device_cannot_hold_is_refused_before_the_copy(self) -> None:
         class Full(Backend):
             def free_memory(self) -> int:
