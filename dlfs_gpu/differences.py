@@ -92,9 +92,12 @@ def difference_gradients(
             (x,) = _rounded([layer.x], dtype)
             d = layer.weight_difference(x, h)
             tail = _Tail(layer, after, loss, loss_base, d)
-            run = _on_host if isinstance(d, np.ndarray) else _on_device
-            total = run(tail, d, memory_budget(d, max_memory), threads) / (2 * h * d.shape[0])
-            total = namespace_of(d).astype(total, d.dtype)
+            budget = memory_budget(d, max_memory)
+            if isinstance(d, np.ndarray):
+                total = _on_host(tail, d, budget, threads)
+            else:
+                total = _on_device(tail, d, budget)
+            total = namespace_of(d).astype(total / (2 * h * d.shape[0]), d.dtype)
             gradients.append((total[:-1, ...], total[-1, ...]))
     return gradients
 
@@ -127,9 +130,10 @@ class _Tail:
             split += 1
         self.columns = moved.W.shape[1]
         self.alone = after[:split]
-        # Without an Affine layer behind, the identity writes a column out for the loss.
-        identity = xp.eye(self.columns, dtype=d.dtype, device=device(d))
-        self.joint = after[split][0] if split < len(after) else Affine(identity)
+        if split < len(after):
+            self.joint = after[split][0]
+        else:  # The identity writes a column out for the loss.
+            self.joint = Affine(xp.eye(self.columns, dtype=d.dtype, device=device(d)))
         self.together = after[split + 1 :]
         self.loss = loss
         self.loss_base = loss_base
@@ -204,7 +208,7 @@ class _Tail:
         return d[:, :, 0, :] - d[:, :, 1, :]
 
 
-def _on_device(tail: _Tail, d: Array, budget: int, threads: int | None) -> Array:
+def _on_device(tail: _Tail, d: Array, budget: int) -> Array:
     """Sum the changes over samples, (I + 1, J), in blocks as large as the budget allows."""
     xp = namespace_of(d)
     n, inputs = d.shape

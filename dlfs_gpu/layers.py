@@ -19,23 +19,13 @@ References
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from array_api_compat import device
 
 from dlfs_gpu.backend import Array, namespace_of
 from dlfs_gpu.functions import as_float, relu, sigmoid
-
-
-class Layer(Protocol):
-    """What a network asks of a layer; `difference` and `base` only for that method."""
-
-    def forward(self, x: Array) -> Array:
-        """Return the output (N, J) for the input (N, I)."""
-
-    def backward(self, dout: Array) -> Array:
-        """Return the gradient with respect to the input, given that of the output."""
 
 
 class Affine:
@@ -83,7 +73,7 @@ class Affine:
         return dout @ self.W.T
 
     def base(self) -> tuple[Array, ...]:
-        """Return the weights: their input has no part in how an input's change comes through."""
+        """Return nothing: how a change of the input comes through does not depend on the input."""
         return ()
 
     def difference(self, d: Array) -> Array:

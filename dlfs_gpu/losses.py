@@ -8,25 +8,12 @@ of each sample's loss, (N, P), whose mean over N is the change of the loss.
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from typing import Any
 
 from array_api_compat import device
 
 from dlfs_gpu.backend import Array, in_place, namespace_of
 from dlfs_gpu.functions import log_softmax, relu, sigmoid, softmax
-
-
-class Loss(Protocol):
-    """What a network asks of a loss; `difference` and `base` only for that method."""
-
-    def forward(self, x: Array, t: Array) -> Array:
-        """Return the mean loss of the scores `x`, (N, C), against the targets `t`."""
-
-    def backward(self, dout: Any = 1) -> Array:
-        """Return the gradient with respect to the scores, (N, C)."""
-
-    def predict(self, x: Array) -> Array:
-        """Return the answer that the scores stand for, of their shape."""
 
 
 class SoftmaxWithLoss:

@@ -24,9 +24,11 @@ class Network:
 
     Parameters
     ----------
-    layers : sequence of layers
-        Their parameters become ``params["W1"]``, ``params["b1"]`` and so on; arrays put there
-        later, in place or not, are used.
+    layers : sequence
+        Layers of `dlfs_gpu.layers`, or others with their ``forward``, their ``backward`` to train
+        by backpropagation, and their ``difference`` and ``base`` for numerical gradients. The
+        parameters of `Affine` layers become ``params["W1"]``, ``params["b1"]`` and so on; arrays
+        put there later, in place or not, are used.
     loss : optional
         Loss layer, `SoftmaxWithLoss` by default.
     weight_decay_lambda : float
@@ -54,7 +56,10 @@ class Network:
     """
 
     def __init__(
-        self, layers: Sequence[Any], loss: Any = None, weight_decay_lambda: float = 0.0
+        self,
+        layers: Sequence[Any],
+        loss: Any = None,
+        weight_decay_lambda: float = 0.0,
     ) -> None:
         if not (math.isfinite(weight_decay_lambda) and weight_decay_lambda >= 0):
             raise ValueError(
@@ -288,7 +293,7 @@ class Network:
         if isinstance(self.loss_layer, SoftmaxWithLoss):
             t = check_targets(t, shape, batch, "the output")
         else:
-            t = as_float(t)
+            t = as_float(t, "t")
             array_namespace(x=batch, t=t)
             if t.shape != shape:
                 raise ValueError(f"t has shape {t.shape}; it must be {shape}")
