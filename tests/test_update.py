@@ -182,7 +182,9 @@ def test_numerical_gradients_train_alike(lib: Library, gradient: Any) -> None:
 
 def test_bad_input() -> None:
     x, t = samples(NUMPY64)
-    network = MultiLayerNet(FEATURES, [5], CLASSES, dropout_ratio=0.5, dtype="float64")
+    network = MultiLayerNet(
+        FEATURES, [5], CLASSES, dropout_ratio=0.5, dtype="float64", backend="numpy"
+    )
     with pytest.raises(ValueError, match=r"gradient is 'exact'; it must be one of .*'backprop'"):
         Update(network, SGD(), x, t, BATCH, "exact")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="new mask at every pass"):
