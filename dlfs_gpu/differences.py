@@ -102,6 +102,7 @@ def difference_gradients(
     return gradients
 
 
+@np.errstate(over="ignore")  # exp(−x) may be infinite in the narrower type, and is meant then
 def _rounded(arrays: Sequence[Array], dtype: Any) -> tuple[Array, ...]:
     return tuple(namespace_of(a).astype(a, dtype, copy=False) for a in arrays)
 
@@ -139,7 +140,7 @@ class _Tail:
         self.loss_base = loss_base
         self.line_base: tuple[Array, ...] | None = None
         if not self.together and hasattr(loss, "line_base"):
-            slopes = [getattr(layer, "steepest", math.inf) for layer, _ in self.alone]
+            slopes = [getattr(layer, "lipschitz", math.inf) for layer, _ in self.alone]
             reach = float(xp.max(xp.abs(d))) * math.prod(slopes)
             line_base = loss.line_base(self.joint.W, reach)
             self.line_base = None if line_base is None else _rounded(line_base, d.dtype)

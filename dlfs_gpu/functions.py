@@ -189,9 +189,10 @@ def binary_cross_entropy_error(y: Array, t: Array) -> Array:
     Raises
     ------
     ValueError
-        If the shapes differ.
+        If the shapes differ, or a target is not between 0 and 1.
     """
     y, t = _same_shape(y, t)
+    check_unit_targets(t)
     xp = namespace_of(y)
     # 0·log 0 counts as 0, its limit.
     log_y = xp.log(xp.where(t == 0, xp.ones_like(y), y))
@@ -203,6 +204,7 @@ def binary_cross_entropy_error(y: Array, t: Array) -> Array:
 def sigmoid_cross_entropy(z: Array, t: Array) -> Array:
     """Return `binary_cross_entropy_error` of sigmoid(z) from the scores `z`, without overflow."""
     z, t = _same_shape(z, t, "z")
+    check_unit_targets(t)
     xp = namespace_of(z)
     # −log σ(z) = max(−z, 0) + log(1 + exp(−|z|))
     loss = relu(z) - t * z + xp.log1p(xp.exp(-xp.abs(z)))
@@ -211,11 +213,13 @@ def sigmoid_cross_entropy(z: Array, t: Array) -> Array:
 
 def function_1(x: Array) -> Array:
     """Return 0.01 x² + 0.1 x, the chapter's function of one variable (4.3.2)."""
+    x = as_float(x)
     return 0.01 * x**2 + 0.1 * x
 
 
 def function_2(x: Array) -> Array:
     """Return the sum of the squares of all elements, the chapter's x0² + x1² (4.3.3)."""
+    x = as_float(x)
     return namespace_of(x).sum(x**2)
 
 
@@ -226,12 +230,14 @@ def as_float(x: Array, name: str = "x") -> Array:
     ------
     TypeError
         If `x`, called `name` in the message, is no array, number or list of numbers, or is
-        complex.
+        complex or masked.
     """
-    if isinstance(x, int | float | list | tuple | np.generic):
-        x = np.asarray(x)
-    if type(x) is np.ndarray and x.dtype.kind == "f":
-        return x
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array; fill it first: {name}.filled(...)")
+    if isinstance(x, int | float | list | tuple | np.generic | np.ndarray):
+        x = np.asarray(x)  # also of np.matrix, whose * and ** are matrix products
+        if x.dtype.kind == "f":
+            return x
     xp = array_namespace(**{name: x})
     if xp.isdtype(x.dtype, "real floating"):
         return x
@@ -274,13 +280,33 @@ def check_targets(t: Array, shape: tuple[int, ...], like: Array, name: str = "y"
     if math.prod(shape) == 0:
         raise ValueError(f"{name} has shape {shape}: the batch is empty")
     if t.shape == shape:
-        return xp.astype(t, like.dtype, copy=False)
+        t = xp.astype(as_float(t, "t"), like.dtype, copy=False)
+        if not bool(xp.all(xp.isfinite(t))):
+            raise ValueError("t holds NaN or infinity; every number must be finite")
+        return t
     if t.shape != shape[:-1]:
         raise ValueError(
             f"t has shape {tuple(t.shape)}; for {name} of shape {shape} integer labels must have "
             f"the shape {shape[:-1]}, one-hot or soft targets {shape}"
         )
     return check_labels(t, shape[-1])
+
+
+def check_unit_targets(t: Array) -> None:
+    """Refuse targets of any shape, in floating point, that are not all between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If one is not; NaN is not.
+    """
+    xp = namespace_of(t)
+    outside = ~((t >= 0) & (t <= 1))
+    if bool(xp.any(outside)):
+        where = int(xp.argmax(xp.astype(xp.reshape(outside, (-1,)), xp.int8)))
+        raise ValueError(
+            f"t holds {float(xp.reshape(t, (-1,))[where])}; these targets must lie between 0 and 1"
+        )
 
 
 def check_labels(t: Array, num_classes: int) -> Array:
@@ -309,7 +335,8 @@ def _select(values: Array, t: Array) -> Array:
     """Return Σ t·values over the last axis, or the values at the labels: shape () or (N,)."""
     xp = namespace_of(values)
     if t.ndim == values.ndim:
-        return xp.sum(t * values, axis=-1)
+        # 0·log 0 counts as 0, its limit.
+        return xp.sum(xp.where(t == 0, xp.zeros_like(values), t * values), axis=-1)
     return xp.take_along_axis(values, t[..., None], axis=-1)[..., 0]
 
 

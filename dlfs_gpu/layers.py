@@ -8,7 +8,7 @@ input changes by d, in a form that never subtracts two nearly equal numbers: *co
 divided differencing* [1]_. It is exact for any d, small or large; a derivative it is not.
 Samples come first and perturbations last: d has shape (N, features, P), P changes of each
 sample's input tried side by side, and the arrays of ``base()`` broadcast against it, so a few
-samples can be taken out of both. ``steepest`` bounds |difference| by a multiple of |d|.
+samples can be taken out of both. ``lipschitz`` bounds |difference| by a multiple of |d|.
 
 References
 ----------
@@ -25,7 +25,10 @@ import numpy as np
 from array_api_compat import device
 
 from dlfs_gpu.backend import Array, namespace_of
-from dlfs_gpu.functions import as_float, relu, sigmoid
+from dlfs_gpu.functions import as_float, relu, sigmoid, sigmoid_grad
+
+FAR = 40.0
+"""Changes above this take the differences of exponentials another way: e^40 is beyond 1/eps."""
 
 
 class Affine:
@@ -105,7 +108,7 @@ class Affine:
 class Sigmoid:
     """1 / (1 + exp(−x)) (5.5.2)."""
 
-    steepest = 0.25
+    lipschitz = 0.25
 
     def __init__(self) -> None:
         self.x: Array = None
@@ -118,26 +121,26 @@ class Sigmoid:
         return self.out
 
     def backward(self, dout: Array) -> Array:
-        """Return dout · σ(x) (1 − σ(x))."""
-        return dout * (1.0 - self.out) * self.out
+        """Return dout · σ(x) σ(−x), to the last digit also where the unit is saturated."""
+        return dout * sigmoid_grad(self.x)
 
     def base(self) -> tuple[Array, ...]:
-        """Return q / (1 + q) and q, each (N, F, 1), where q = exp(−x)."""
+        """Return q / (1 + q), q and x, each (N, F, 1), where q = exp(−x)."""
         return _sigmoid_base(self.x[..., None])
 
-    def difference(self, d: Array, a: Array, q: Array) -> Array:
+    def difference(self, d: Array, a: Array, q: Array, x: Array) -> Array:
         """Return σ(x + d) − σ(x) = s(1−s)E / (1 + sE), with s = σ(x), E = expm1(d).
 
         From σ(x+d) = s·e^d / (1 − s + s·e^d). Both sides of the fraction divided by s, with
         q = (1−s)/s = exp(−x): E · q/(1+q) / (q + e^d), where neither tail loses digits.
         """
-        return _sigmoid_difference(d, a, q)
+        return _sigmoid_difference(d, a, q, x)
 
 
 class Tanh:
     """tanh x."""
 
-    steepest = 1.0
+    lipschitz = 1.0
 
     def __init__(self) -> None:
         self.x: Array = None
@@ -150,25 +153,25 @@ class Tanh:
         return self.out
 
     def backward(self, dout: Array) -> Array:
-        """Return dout · (1 − tanh² x)."""
-        return dout * (1.0 - self.out * self.out)
+        """Return dout · (1 − tanh² x), to the last digit also where the unit is saturated."""
+        return dout * (4 * sigmoid_grad(2 * self.x))
 
     def base(self) -> tuple[Array, ...]:
         """Return what `Sigmoid.base` does, of 2x."""
         return _sigmoid_base(2 * self.x[..., None])
 
-    def difference(self, d: Array, a: Array, q: Array) -> Array:
+    def difference(self, d: Array, a: Array, q: Array, x: Array) -> Array:
         """Return tanh(x + d) − tanh x = (1−t²) tanh d / (1 + t·tanh d), where t = tanh x.
 
         Written as 2 (σ(2x + 2d) − σ(2x)), because tanh x = 2σ(2x) − 1: 1 − t² would lose digits.
         """
-        return 2 * _sigmoid_difference(2 * d, a, q)
+        return 2 * _sigmoid_difference(2 * d, a, q, x)
 
 
 class Relu:
     """max(x, 0) (5.5.1)."""
 
-    steepest = 1.0
+    lipschitz = 1.0
 
     def __init__(self) -> None:
         self.x: Array = None
@@ -200,7 +203,7 @@ class Relu:
 class Identity:
     """x itself."""
 
-    steepest = 1.0
+    lipschitz = 1.0
 
     def forward(self, x: Array) -> Array:
         """Return `x`."""
@@ -254,7 +257,7 @@ class Dropout:
         self._rng = np.random.default_rng(seed)
 
     @property
-    def steepest(self) -> float:
+    def lipschitz(self) -> float:
         """1/(1 − ratio) while training, else 1."""
         return 1 / (1 - self.dropout_ratio) if self.train_flg else 1.0
 
@@ -296,16 +299,25 @@ def spread(d: Array, W: Array) -> Array:
     return xp.reshape(weights * d[:, None, ...], (n, W.shape[1], i * p))
 
 
-def _sigmoid_base(x: Array) -> tuple[Array, Array]:
+def _sigmoid_base(x: Array) -> tuple[Array, Array, Array]:
     xp = namespace_of(x)
-    # Below the limit exp(−x) would overflow, and σ and its changes are 0 to the last digit.
+    # Below the limit exp(−x) would overflow, and σ and its small changes are 0 to the last digit.
     limit = math.floor(math.log(xp.finfo(x.dtype).max))
-    q = xp.exp(-xp.clip(x, min=-limit))
-    return q / (1 + q), q
+    q = xp.exp(-xp.maximum(x, xp.full_like(x, -limit)))
+    return q / (1 + q), q, x
 
 
-def _sigmoid_difference(d: Array, a: Array, q: Array) -> Array:
+def _sigmoid_difference(d: Array, a: Array, q: Array, x: Array) -> Array:
     xp = namespace_of(d)
-    out = a * xp.expm1(d)
-    out /= q + xp.exp(d)
-    return out
+    size = xp.abs(d)
+    is_far = float(xp.max(size)) > FAR
+    near = xp.where(size > FAR, xp.zeros_like(d), d) if is_far else d
+    out = a * xp.expm1(near)
+    out /= q + xp.exp(near)
+    if not is_far:
+        return out
+    # Exponentials of d may overflow, but there is nothing left to cancel: of σ(x) and σ(x + d), or
+    # of σ(−x) and σ(−x − d) where these are the smaller ones, one is nothing to the other.
+    moved = x + d
+    far = xp.where(x < 0, sigmoid(moved) - sigmoid(x), sigmoid(-x) - sigmoid(-moved))
+    return xp.where(size > FAR, far, out)

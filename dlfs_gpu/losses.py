@@ -14,6 +14,7 @@ from array_api_compat import device
 
 from dlfs_gpu.backend import Array, in_place, namespace_of
 from dlfs_gpu.functions import log_softmax, relu, sigmoid, softmax
+from dlfs_gpu.layers import FAR
 
 
 class SoftmaxWithLoss:
@@ -24,37 +25,45 @@ class SoftmaxWithLoss:
     """
 
     def __init__(self) -> None:
-        self.y: Array = None
+        self.log_y: Array = None
         self.t: Array = None
 
     def forward(self, x: Array, t: Array) -> Array:
         """Return the loss, of shape (), for scores `x` of shape (N, C)."""
         xp = namespace_of(x)
-        self.t = t
-        log_y = log_softmax(x)
-        self.y = xp.exp(log_y)
-        targets = as_one_hot(t, x.shape[-1], x.dtype)
-        return -xp.mean(xp.sum(targets * log_y, axis=-1), axis=-1)
+        self.t = as_one_hot(t, x.shape[-1], x.dtype)
+        self.log_y = log_softmax(x)
+        return -xp.mean(xp.sum(self.t * self.log_y, axis=-1), axis=-1)
 
     def predict(self, x: Array) -> Array:
         """Return softmax(x)."""
         return softmax(x)
 
     def backward(self, dout: Any = 1) -> Array:
-        """Return dout · (y Σt − t) / N."""
-        xp = namespace_of(self.y)
-        targets = as_one_hot(self.t, self.y.shape[-1], self.y.dtype)
-        total = xp.sum(targets, axis=-1, keepdims=True)
-        return dout * (self.y * total - targets) / self.y.shape[0]
+        """Return dout · (y Σt − t) / N, as y (Σt − t) − t (1 − y).
+
+        Of the likeliest class, 1 − y is taken as the sum of the others, which loses no digits
+        however near 1 its y is.
+        """
+        xp = namespace_of(self.log_y)
+        y, likeliest = self._probabilities()
+        others = xp.sum(y * (1 - likeliest), axis=-1, keepdims=True)
+        rest = xp.where(likeliest > 0, others, 1 - y)
+        total = xp.sum(self.t, axis=-1, keepdims=True)
+        return dout * (y * (total - self.t) - self.t * rest) / y.shape[0]
 
     def base(self) -> tuple[Array, ...]:
-        """Return probabilities, the likeliest class as one-hot, and targets, each (N, 1, C)."""
-        xp = namespace_of(self.y)
-        likeliest = as_one_hot(xp.argmax(self.y, axis=-1), self.y.shape[-1], self.y.dtype)
-        targets = as_one_hot(self.t, self.y.shape[-1], self.y.dtype)
-        return self.y[:, None, :], likeliest[:, None, :], targets[:, None, :]
+        """Return y, the likeliest class as one-hot, targets, and log y, each (N, 1, C)."""
+        arrays = (*self._probabilities(), self.t, self.log_y)
+        return tuple(array[:, None, :] for array in arrays)
 
-    def difference(self, d: Array, y: Array, likeliest: Array, t: Array) -> Array:
+    def _probabilities(self) -> tuple[Array, Array]:
+        """Return y and the likeliest class as one-hot, each (N, C)."""
+        xp = namespace_of(self.log_y)
+        likeliest = xp.argmax(self.log_y, axis=-1)
+        return xp.exp(self.log_y), as_one_hot(likeliest, self.log_y.shape[-1], self.log_y.dtype)
+
+    def difference(self, d: Array, y: Array, likeliest: Array, t: Array, log_y: Array) -> Array:
         """Return (Σt)·log1p(Σ y·expm1(d)) − Σ t·d, (N, P), of each sample's loss; overwrites d.
 
         Σ exp(x + d) / Σ exp(x) = Σ y·e^d = 1 + Σ y·expm1(d). All d are taken relative to that of
@@ -64,8 +73,26 @@ class SoftmaxWithLoss:
         xp = namespace_of(d)
         d -= xp.matmul(likeliest, d)
         linear = xp.matmul(t, d)
-        change = xp.log1p(xp.matmul(y, in_place(xp.expm1, d)))
+        if float(xp.max(d)) > FAR:
+            change = self._far_change(d, y, log_y)
+        else:
+            change = xp.log1p(xp.matmul(y, in_place(xp.expm1, d)))
         return (xp.sum(t, axis=-1, keepdims=True) * change - linear)[:, 0, :]
+
+    @staticmethod
+    def _far_change(d: Array, y: Array, log_y: Array) -> Array:
+        """Return log(Σ y·e^d) where some e^d may overflow, and some y be too small to be held."""
+        xp = namespace_of(d)
+        log_y = xp.matrix_transpose(log_y)
+        exponents = log_y + d
+        largest = xp.max(exponents, axis=1, keepdims=True)
+        far = xp.log(xp.sum(xp.exp(exponents - largest), axis=1, keepdims=True)) + largest
+        # Where even the largest exponent is moderate, the same sum as for small d.
+        limit = xp.full_like(d, FAR)
+        change = xp.matrix_transpose(y) * xp.expm1(xp.minimum(d, limit))
+        change = xp.where(d > FAR, xp.exp(xp.minimum(exponents, limit)), change)
+        near = xp.log1p(xp.sum(change, axis=1, keepdims=True))
+        return xp.where(largest > FAR / 2, far, near)
 
     def line_base(self, W: Array, reach: float) -> tuple[Array, ...] | None:
         """Return what `line_difference` needs for changes along the rows of W, or None.
@@ -79,7 +106,7 @@ class SoftmaxWithLoss:
             necessary the answer is None: there `difference` is cheaper. Waits for a GPU.
         """
         xp = namespace_of(W)
-        y, likeliest, t = self.base()
+        y, likeliest, t, _ = self.base()
         along = W.T - xp.matmul(likeliest, W.T)
         bound = reach * float(xp.max(xp.abs(along)))
         eps = float(xp.finfo(W.dtype).eps)
@@ -136,28 +163,32 @@ class SigmoidWithLoss:
         return sigmoid(x)
 
     def backward(self, dout: Any = 1) -> Array:
-        """Return dout · (σ(x) − t) / N."""
-        return dout * (sigmoid(self.x) - self.t) / self.x.shape[0]
+        """Return dout · (σ(x) − t) / N, as (1 − t) σ(x) − t σ(−x), where no digits are lost."""
+        slope = (1 - self.t) * sigmoid(self.x) - self.t * sigmoid(-self.x)
+        return dout * slope / self.x.shape[0]
 
     def base(self) -> tuple[Array, ...]:
-        """Return σ(x), σ(−x) and t, each (N, C, 1)."""
-        x = self.x[..., None]
-        return sigmoid(x), sigmoid(-x), self.t[..., None]
+        """Return x and t, each (N, C, 1)."""
+        return self.x[..., None], self.t[..., None]
 
-    def difference(self, d: Array, p: Array, q: Array, t: Array) -> Array:
+    def difference(self, d: Array, x: Array, t: Array) -> Array:
         """Return Σ log1p(p·expm1(d)) − t·d, (N, P), of each sample's loss, where p = σ(x).
 
-        (1 + e^(x+d)) / (1 + e^x) = 1 + p·expm1(d). Where p ≥ ½ the mirrored form
+        (1 + e^(x+d)) / (1 + e^x) = 1 + p·expm1(d). Where x ≥ 0 the mirrored form
         log1p(σ(−x)·expm1(−d)) + (1−t)·d is used, which keeps the argument of the logarithm above
         ½, so that log1p loses no digits however large d is.
         """
         xp = namespace_of(d)
-        mirrored = p >= 0.5
-        sign = xp.where(mirrored, -xp.ones_like(t), xp.ones_like(t))
-        d = sign * d
-        p = xp.where(mirrored, q, p)
-        t = xp.where(mirrored, 1 - t, t)
-        return xp.sum(xp.log1p(p * xp.expm1(d)) - t * d, axis=-2)
+        positive = x >= 0
+        d = xp.where(positive, -d, d)
+        t = xp.where(positive, 1 - t, t)
+        x = -xp.abs(x)
+        change = xp.log1p(sigmoid(x) * xp.expm1(xp.minimum(d, xp.full_like(d, FAR))))
+        if float(xp.max(d)) > FAR:
+            # log(1 + e^x) is nothing to log(1 + e^(x+d)), which thus loses no digits to it.
+            moved = xp.logaddexp(x + d, xp.zeros_like(d)) - xp.log1p(xp.exp(x))
+            change = xp.where(d > FAR, moved, change)
+        return xp.sum(change - t * d, axis=-2)
 
 
 class SumSquaredError:
@@ -219,14 +250,6 @@ class MeanSquaredError:
     def difference(self, d: Array, error: Array) -> Array:
         """Return (2/C) Σ d·(x − t + d/2), (N, P): that of `SumSquaredError`, scaled alike."""
         return self._scale * self._half_sum.difference(d, error)
-
-
-def weight_decay_difference(W: Array, weight_decay_lambda: float, h: float) -> Array:
-    """Return the change λ·h·(W + h/2) of ½λΣW² when each element alone moves by h.
-
-    ½λ(w + h)² − ½λw² = λ·h·(w + h/2).
-    """
-    return weight_decay_lambda * h * (W + h / 2)
 
 
 def as_one_hot(t: Array, num_classes: int, dtype: Any) -> Array:

@@ -8,10 +8,10 @@ from typing import Any, Literal, get_args
 
 from dlfs_gpu.backend import Array, array_namespace, get_backend, memory_budget, namespace_of
 from dlfs_gpu.differences import difference_gradients
-from dlfs_gpu.functions import as_float, check_targets
+from dlfs_gpu.functions import as_float, check_targets, check_unit_targets
 from dlfs_gpu.gradient import Method, check_step, numerical_gradient
 from dlfs_gpu.layers import Affine, Dropout
-from dlfs_gpu.losses import SoftmaxWithLoss, as_one_hot, weight_decay_difference
+from dlfs_gpu.losses import SigmoidWithLoss, SoftmaxWithLoss, as_one_hot
 
 GradientMethod = Literal["loop", "batched", "difference"]
 
@@ -45,14 +45,17 @@ class Network:
     Raises
     ------
     ValueError
-        If no layer is an `Affine`, or `weight_decay_lambda` is negative or not finite.
+        If no layer is an `Affine`; if a layer or a parameter is there twice, since layers keep
+        what they saw last; or if `weight_decay_lambda` is negative or not finite.
+    TypeError
+        If the parameters are of different libraries or types.
 
     Notes
     -----
     Methods take x of shape (N, I) or one sample (I,), and targets t as one-hot or soft (N, C) or
-    integer labels (N,), or those of one sample. They raise ValueError for shapes that do not fit
-    and labels out of range, and TypeError for arrays of another library than the parameters'.
-    Nothing is moved between host and device.
+    integer labels (N,), or those of one sample. They raise ValueError for shapes that do not fit,
+    labels out of range and numbers that are not finite, and TypeError for arrays of another
+    library than the parameters'. Nothing is moved between host and device.
     """
 
     def __init__(
@@ -76,7 +79,13 @@ class Network:
             self.params[f"W{number}"] = layer.W
             if layer.b is not None:
                 self.params[f"b{number}"] = layer.b
+        self._refuse_sharing()
         xp = array_namespace(**self.params)
+        for key, param in self.params.items():
+            if param.dtype != self.dtype:
+                raise TypeError(
+                    f"W1 has the type {self.dtype} and {key} {param.dtype}; all must have the same"
+                )
         self.backend = get_backend("cupy" if xp.__name__.endswith("cupy") else "numpy")
 
     @property
@@ -93,7 +102,7 @@ class Network:
     def scores(self, x: Array) -> Array:
         """Return the output of the last layer, (N, C) or (C,), with dropout off."""
         batch, single = self._inputs(x)
-        out = self.forward(batch, training=False)
+        out = self.evaluate(batch)
         return out[0, ...] if single else out
 
     def predict(self, x: Array) -> Array:
@@ -170,7 +179,15 @@ class Network:
                 raise ValueError(
                     f"h is {h}; below {smallest:.1e} changes are lost to underflow in {x.dtype}"
                 )
-            return self.loss_and_differences(x, t, h, max_memory, threads)[1]
+            gradient = self.loss_and_differences(x, t, h, max_memory, threads)[1]
+            for key, values in gradient.items():
+                xp = namespace_of(values)
+                if not bool(xp.all(xp.isfinite(values))):
+                    raise ValueError(
+                        f"the difference of the loss is NaN or infinite in {key}: the network's "
+                        f"numbers overflow in {x.dtype}"
+                    )
+            return gradient
         self.refuse_random_dropout()
         return {
             key: self._evaluated_differences(key, x, t, h, method, max_memory, progress)
@@ -220,9 +237,8 @@ class Network:
         grads = {}
         for number, (layer, (dW, db)) in enumerate(zip(self._affine, gradients, strict=True), 1):
             if decay:
-                upper = weight_decay_difference(layer.W, decay, h)
-                lower = weight_decay_difference(layer.W, decay, -h)
-                dW = dW + (upper - lower) / (2 * h)
+                # Of ½λW² the central difference is λW, at any h.
+                dW = dW + decay * layer.W
             grads[f"W{number}"] = dW
             if layer.b is not None:
                 grads[f"b{number}"] = db
@@ -270,21 +286,26 @@ class Network:
                 b = params[f"b{number}"]
                 layer.b = b if b.ndim == 1 else b[:, None, :]
 
-    def share_right(self, x: Array, t: Array) -> float:
-        """Return the accuracy on arrays that `check` has seen, a block of samples at a time."""
-        xp = namespace_of(x)
-        right: Any = 0
+    def evaluate(self, x: Array) -> Array:
+        """Return `scores` of a batch that `check` has seen, a block of samples at a time."""
         n: int = x.shape[0]
-        for start in range(0, n, _EVALUATION_BATCH):
-            stop = min(start + _EVALUATION_BATCH, n)
-            answers, labels = self.forward(x[start:stop, ...], training=False), t[start:stop, ...]
-            if answers.shape[-1] == 1 and labels.ndim == 2:
-                answers, labels = self.loss_layer.predict(answers) >= 0.5, labels >= 0.5
-            else:
-                answers = xp.argmax(answers, axis=-1)
-                labels = labels if labels.ndim == 1 else xp.argmax(labels, axis=-1)
-            right = right + xp.sum(xp.astype(answers == labels, xp.int64))
-        return int(right) / n
+        blocks = [
+            self.forward(x[start : min(start + _EVALUATION_BATCH, n), ...], training=False)
+            for start in range(0, n, _EVALUATION_BATCH)
+        ]
+        return blocks[0] if len(blocks) == 1 else namespace_of(x).concat(blocks)
+
+    def share_right(self, x: Array, t: Array) -> float:
+        """Return the accuracy on arrays that `check` has seen; NaN is never right."""
+        xp = namespace_of(x)
+        scores = self.evaluate(x)
+        if scores.shape[-1] == 1 and t.ndim == 2:
+            right = (self.loss_layer.predict(scores) >= 0.5) == (t >= 0.5)
+        else:
+            labels = t if t.ndim == 1 else xp.argmax(t, axis=-1)
+            right = (xp.argmax(scores, axis=-1) == labels)[:, None]
+        right = right & ~xp.any(xp.isnan(scores), axis=-1, keepdims=True)
+        return int(xp.sum(xp.astype(right, xp.int64))) / int(x.shape[0])
 
     def check(self, x: Array, t: Array) -> tuple[Array, Array]:
         """Return batch and targets ready for the network, or raise what the class says."""
@@ -298,6 +319,9 @@ class Network:
             if t.shape != shape:
                 raise ValueError(f"t has shape {t.shape}; it must be {shape}")
             t = namespace_of(t).astype(t, batch.dtype, copy=False)
+            if isinstance(self.loss_layer, SigmoidWithLoss):
+                check_unit_targets(t)
+            _check_finite("t", t)
         return batch, t[None, ...] if single else t
 
     def freeze_dropout(self) -> None:
@@ -314,6 +338,18 @@ class Network:
                     "the network has a Dropout layer that draws a new mask at every pass, so "
                     "losses cannot be compared; network.freeze_dropout() makes it keep one"
                 )
+
+    def _refuse_sharing(self) -> None:
+        """Raise ValueError if a layer or a parameter is there twice."""
+        seen: dict[int, str] = {}
+        named = {f"layers[{k}]": layer for k, layer in enumerate(self.layers)}
+        for name, thing in {**named, **self.params}.items():
+            if id(thing) in seen:
+                raise ValueError(
+                    f"{name} is {seen[id(thing)]} again; each layer and each parameter must be an "
+                    "object of its own"
+                )
+            seen[id(thing)] = name
 
     def _inputs(self, x: Array) -> tuple[Array, bool]:
         """Return x as a batch (N, I) in the parameters' type, and whether it was one sample."""
@@ -333,6 +369,7 @@ class Network:
         if x.shape[0] == 0:
             raise ValueError(f"x has shape {x.shape}: the batch is empty")
         x = xp.astype(x, W.dtype, copy=False)
+        _check_finite("x", x)
         return (x, False) if x.ndim == 2 else (x[None, ...], True)
 
     def _evaluated_differences(
@@ -370,3 +407,11 @@ class Network:
             )
         finally:
             self.hand_out(self.params)
+
+
+def _check_finite(name: str, array: Array) -> None:
+    xp = namespace_of(array)
+    if not bool(xp.all(xp.isfinite(array))):
+        raise ValueError(
+            f"{name} holds NaN or infinity in {array.dtype}; every number must be finite"
+        )

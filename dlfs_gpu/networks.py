@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dlfs_gpu.backend import Array, Backend, get_backend
+from dlfs_gpu.functions import as_float
 from dlfs_gpu.layers import Affine, Dropout, Relu, Sigmoid, Tanh
 from dlfs_gpu.network import Network
 
@@ -74,7 +75,7 @@ class MultiLayerNet(Network):
         ]
         place = get_backend(backend)
         rng = np.random.default_rng(seed)
-        masks = np.random.default_rng(seed).spawn(1)[0]
+        (masks,) = rng.spawn(1)
         layers: list[Any] = []
         for n, m in itertools.pairwise(sizes):
             if layers:
@@ -177,7 +178,8 @@ def weight_scale(weight_init_std: float | str, inputs: int) -> float:
 def _affine(W: Any, b: Any, backend: Backend, dtype: str) -> Affine:
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype is {dtype!r}; it must be 'float32' or 'float64'")
-    return Affine(backend.asarray(W, dtype), None if b is None else backend.asarray(b, dtype))
+    W = backend.asarray(as_float(W, "W"), dtype)
+    return Affine(W, None if b is None else backend.asarray(b, dtype))
 
 
 def _positive(name: str, value: int) -> int:

@@ -18,7 +18,7 @@ from dlfs_gpu.backend import Array, namespace_of
 from dlfs_gpu.datasets import MinibatchSampler
 from dlfs_gpu.files import whole_file
 from dlfs_gpu.network import Network
-from dlfs_gpu.optimizers import make_optimizer
+from dlfs_gpu.optimizers import Optimizer, make_optimizer
 from dlfs_gpu.update import GradientKind, Update
 
 # Minibatches whose indices are drawn and uploaded together.
@@ -45,7 +45,7 @@ class History:
         Time spent on updates, evaluations left out.
     stopped : {"finished", "interrupted", "early", "diverged"}
         Why training ended: after all updates; by `Trainer.stop`; by early stopping; or because
-        the loss was not finite at the end of an epoch.
+        the loss or a parameter was not finite at the end of an epoch.
     best_iteration : int or None
         Where the validation loss was least, if early stopping was on: the network has the weights
         of that iteration again.
@@ -127,7 +127,6 @@ class Trainer:
     Attributes
     ----------
     network : Network
-    optimizer : Optimizer
     iter_per_epoch, max_iter : int
         Updates in an epoch, and in all.
     history : History
@@ -161,15 +160,15 @@ class Trainer:
         patience: int | None = None,
     ) -> None:
         self.network = network
-        self.optimizer = make_optimizer(
+        made = make_optimizer(
             optimizer, **({"lr": 0.01} if optimizer_param is None else optimizer_param)
         )
         self.verbose = verbose
         self._train = _checked(network, x_train, t_train, "train")
-        self._test = None if x_test is None else _checked(network, x_test, t_test, "test")
-        self._val = None if x_val is None else _checked(network, x_val, t_val, "val")
-        if patience is not None and patience < 1:
-            raise ValueError(f"patience is {patience}; it must be 1 or more")
+        self._test = _checked_pair(network, x_test, t_test, "test")
+        self._val = _checked_pair(network, x_val, t_val, "val")
+        if patience is not None:
+            _check_count("patience", patience)
         if patience is not None and x_val is None:
             raise ValueError(
                 f"patience is {patience}, which needs validation data, but x_val is None"
@@ -187,9 +186,14 @@ class Trainer:
         else:
             _check_count("iterations", iterations)
             self.max_iter = iterations
-        self._update = Update(network, self.optimizer, *self._train, mini_batch_size, gradient)
+        self._update = Update(network, made, *self._train, mini_batch_size, gradient)
         self._stop = False
         self.history = History()
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """What updates the parameters."""
+        return self._update.optimizer
 
     @property
     def train_loss_list(self) -> list[float]:
@@ -211,58 +215,67 @@ class Trainer:
         self._stop = True
 
     def train(self) -> History:
-        """Do all updates, and return their history; called again, go on from there."""
+        """Do all updates, and return their history; called again, go on from there.
+
+        Interrupted by an exception, KeyboardInterrupt for one, it leaves in `history` what was
+        done so far, and in the network what it would have left at its end.
+        """
         from tqdm import tqdm
 
         history = self.history = History()
         params = self.network.params
         best: dict[str, Array] = {}
         least, done, waited = math.inf, 0, 0
-        with (
-            tqdm(
-                total=self.max_iter, unit=" updates", disable=None if self.verbose else True
-            ) as bar,
-            # `stopped` tells of overflow, once.
-            np.errstate(over="ignore", invalid="ignore", divide="ignore"),
-        ):
-            while True:
-                self._evaluate(done, bar)
-                if self.patience is not None:
-                    waited += 1
-                    if history.val_loss[-1] < least:
-                        least, waited, history.best_iteration = history.val_loss[-1], 0, done
-                        best = {key: _copy(param) for key, param in params.items()}
-                if done == self.max_iter or history.stopped != "finished":
-                    break
-                if waited == self.patience:
-                    history.stopped = "early"
-                    break
-                done += self._run(min(self.iter_per_epoch, self.max_iter - done), bar)
-                if self._stop:
-                    history.stopped = "interrupted"
-                elif not math.isfinite(history._losses[-1][-1]):
-                    history.stopped = "diverged"
-        self._stop = False
-        for key, param in best.items():
-            params[key][...] = param
+        bar = tqdm(total=self.max_iter, unit=" updates", disable=None if self.verbose else True)
+        # `stopped` tells of overflow, once.
+        quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+        try:
+            with bar, quiet:
+                while True:
+                    self._evaluate(done, bar)
+                    if self.patience is not None:
+                        waited += 1
+                        if history.val_loss[-1] < least:
+                            least, waited, history.best_iteration = history.val_loss[-1], 0, done
+                            best = {key: _copy(param) for key, param in params.items()}
+                    if done == self.max_iter or history.stopped != "finished":
+                        break
+                    if waited == self.patience:
+                        history.stopped = "early"
+                        break
+                    done += self._run(min(self.iter_per_epoch, self.max_iter - done), bar)
+                    if self._stop:
+                        history.stopped = "interrupted"
+                    elif not all(map(_is_finite, (history._losses[-1][-1], *params.values()))):
+                        history.stopped = "diverged"
+        except BaseException:
+            history.stopped = "interrupted"
+            raise
+        finally:
+            self._stop = False
+            for key, param in best.items():
+                params[key][...] = param
         return history
 
     def _run(self, count: int, bar: Any) -> int:
         """Do `count` updates, or fewer if told to stop, and return how many."""
         losses: list[Array] = []
         start = looked = time.perf_counter()
-        for indices in self._minibatches(count):
-            losses.append(self._update(indices))
-            bar.update()
-            if self.verbose and time.perf_counter() - looked > _REFRESH:
-                bar.set_postfix(self._shown(losses[-1]), refresh=False)
-                looked = time.perf_counter()
-            if self._stop:
-                break
-        xp = namespace_of(self._train[0])
-        self.history._losses.append(xp.stack([xp.asarray(loss) for loss in losses]))
-        self.network.backend.synchronize()
-        self.history.seconds += time.perf_counter() - start
+        try:
+            for indices in self._minibatches(count):
+                losses.append(self._update(indices))
+                bar.update()
+                if self.verbose and time.perf_counter() - looked > _REFRESH:
+                    bar.set_postfix(self._shown(losses[-1]), refresh=False)
+                    looked = time.perf_counter()
+                if self._stop:
+                    break
+        finally:
+            if losses:
+                xp = namespace_of(self._train[0])
+                self.history._losses.append(xp.stack([xp.asarray(loss) for loss in losses]))
+            self.network.backend.synchronize()
+            self.history.seconds += time.perf_counter() - start
         return len(losses)
 
     def _minibatches(self, count: int) -> Iterator[Array]:
@@ -284,8 +297,7 @@ class Trainer:
             history.test_accuracy.append(network.share_right(x[:first, ...], t[:first, ...]))
         if self._val is not None:
             x, t = self._val
-            scores = network.forward(x, training=False)
-            history.val_loss.append(float(network.loss_layer.forward(scores, t)))
+            history.val_loss.append(float(network.loss_layer.forward(network.evaluate(x), t)))
         if self.verbose:
             shown = self._shown(history._losses[-1][-1] if done else None)
             bar.set_postfix(shown, refresh=False)
@@ -308,16 +320,31 @@ class Trainer:
 
 
 def _checked(network: Network, x: Array, t: Array, name: str) -> tuple[Array, Array]:
-    """Return data ready for the network, all finite."""
+    """Return data ready for the network."""
     try:
-        x, t = network.check(x, t)
+        return network.check(x, t)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"x_{name} and t_{name}: {error}") from error
-    for array, argument in ((x, f"x_{name}"), (t, f"t_{name}")):
-        xp = namespace_of(array)
-        if xp.isdtype(array.dtype, "real floating") and not bool(xp.all(xp.isfinite(array))):
-            raise ValueError(f"{argument} holds NaN or infinity; every number must be finite")
-    return x, t
+        text = str(error)
+        if text[:2] in ("x ", "t "):  # as the caller knows them
+            text = f"{text[0]}_{name}{text[1:]}"
+        else:
+            text = f"x_{name} and t_{name}: {text}"
+        raise type(error)(text) from error
+
+
+def _checked_pair(network: Network, x: Array, t: Array, name: str) -> tuple[Array, Array] | None:
+    """Return data ready for the network, or None if there are none."""
+    if x is None and t is None:
+        return None
+    if x is None or t is None:
+        given, missing = ("t", "x") if x is None else ("x", "t")
+        raise ValueError(f"{given}_{name} is given and {missing}_{name} is None; give both")
+    return _checked(network, x, t, name)
+
+
+def _is_finite(array: Array) -> bool:
+    xp = namespace_of(array)
+    return bool(xp.all(xp.isfinite(array)))
 
 
 def _check_count(name: str, value: int) -> None:

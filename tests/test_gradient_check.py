@@ -238,7 +238,7 @@ def test_fault_behind_reaches_what_lies_before() -> None:
 
     class WrongLoss(SoftmaxWithLoss):
         def backward(self, dout: Any = 1) -> Any:
-            return super().backward(dout) * self.y.shape[0]
+            return super().backward(dout) * self.t.shape[0]
 
     report = check_gradients(make(activation=WrongSlope), *batch())
     assert [key for key, check in report.checks.items() if not check.ok] == ["W1", "b1"]

@@ -184,9 +184,10 @@ def sizes(largest: float) -> Any:
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_difference_of_activations(activation: Any, dtype: Any, data: st.DataObject) -> None:
-    x = dtype(data.draw(sizes(30.0)))
-    # A change may be large, tiny, or just about undo x: the kink of Relu, the middle of others.
-    d = dtype(data.draw(sizes(40.0) | sizes(1e-3).map(lambda shift: shift - x)))
+    x = dtype(data.draw(sizes(60.0)))
+    # A change may be huge, tiny, or just about undo x: the kink of Relu, the middle of others.
+    undo = sizes(1e-3).map(lambda shift: shift - x)
+    d = dtype(data.draw(sizes(40.0) | sizes(1e4) | undo))
     layer = activation()
     layer.forward(np.full((1, 1), x))
     change = layer.difference(np.full((1, 1, 1), d), *layer.base())
@@ -194,6 +195,30 @@ def test_difference_of_activations(activation: Any, dtype: Any, data: st.DataObj
     expected = exact(layer, float(x), float(d))
     eps = np.finfo(dtype)
     np.testing.assert_allclose(change[0, 0, 0], expected, rtol=20 * eps.eps, atol=eps.tiny)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("activation", [Sigmoid, Tanh])
+def test_differences_from_one_tail_to_the_other(activation: Any, dtype: Any) -> None:
+    # exp(−x) is 0 or infinite here.
+    x = np.array([[-900, 900, -95, 95]], dtype)
+    d = np.array([[[1000], [-1000], [96], [-96]]], dtype)
+    layer = activation()
+    layer.forward(x)
+    change = layer.difference(d, *layer.base())[0, :, 0]
+    pairs = zip(x[0].tolist(), d[0, :, 0].tolist(), strict=True)
+    expected = [exact(layer, *pair) for pair in pairs]
+    np.testing.assert_allclose(change, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("activation", "x"), [(Sigmoid, 20.0), (Tanh, 12.0)])
+def test_backward_of_saturated_units(activation: Any, x: float, lib: Library) -> None:
+    # Computed from the output itself, the slope would be 0 in float32.
+    layer = activation()
+    layer.forward(lib.asarray([[x, -x]]))
+    slope = layer.backward(lib.asarray([[1.0, 1.0]]))
+    expected = sigmoid_grad(20.0) if activation is Sigmoid else np.cosh(12.0) ** -2
+    np.testing.assert_allclose(lib.to_numpy(slope), [[expected] * 2], rtol=1e-5)
 
 
 def test_difference_of_activations_in_any_library(lib: Library) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -205,7 +206,7 @@ def test_gradients_agree(loss: Any, t: np.ndarray, lib: Library) -> None:
 
 def test_gradient_against_pytorch() -> None:
     torch = pytest.importorskip("torch")
-    layers = [Affine(W1, B1), Tanh(), Affine(W2, B2), Relu(), Affine(W1[:3], B1)]
+    layers = [Affine(W1, B1), Tanh(), Affine(W2, B2), Relu(), Affine(W1[:3], B1.copy())]
     t = np.array([4, 0, 1, 2, 3, 3, 1])
     leaves = [torch.tensor(a, requires_grad=True) for a in (W1, B1, W2, B2, W1[:3], B1)]
     out = torch.tanh(torch.tensor(X) @ leaves[0] + leaves[1])
@@ -275,6 +276,11 @@ def test_random_dropout_is_refused_by_evaluation_only() -> None:
         (X, T - 1, ValueError, "t holds the label -1; labels of 3 classes are 0 to 2"),
         (X, T.astype(float), TypeError, "labels of the type float64; labels must be integers"),
         (X + 0j, T, TypeError, "complex128; it must hold real numbers"),
+        (X * np.nan, T, ValueError, "x holds NaN or infinity in float64; every number must be"),
+        (X, np.full((7, 3), np.inf), ValueError, "t holds NaN or infinity; every number must be"),
+        (X, np.eye(3)[T].astype(str), TypeError, "t has the type <U32; it must hold real numbers"),
+        (X, np.eye(3)[T] + 0j, TypeError, "t has the type complex128; it must hold real numbers"),
+        (np.ma.MaskedArray(X), T, TypeError, r"x is a masked array; fill it first: x.filled"),
         ("x", T, TypeError, "x must be an array, not builtins.str"),
         (X, "t", TypeError, "t must be an array, not builtins.str"),
     ],
@@ -289,6 +295,22 @@ def test_bad_targets_of_other_losses() -> None:
     network = on_host(SumSquaredError())
     with pytest.raises(ValueError, match=r"t has shape \(7,\); it must be \(7, 3\)"):
         network.loss(X, T)
+
+    with pytest.raises(ValueError, match="t holds NaN or infinity in float64; every number"):
+        network.loss(X, np.full((7, 3), np.nan))
+    network = on_host(SigmoidWithLoss())
+    for value in (2.0, -0.5, np.nan):
+        with pytest.raises(ValueError, match=f"t holds {value}; these targets must lie between 0"):
+            network.loss(X, np.full((7, 3), value))
+
+
+def test_numbers_too_large_for_the_network() -> None:
+    network = Network([Affine(W1.astype(np.float32))])
+    with (
+        np.errstate(over="ignore"),
+        pytest.raises(ValueError, match="x holds NaN or infinity in float32"),
+    ):
+        network.predict(X * 1e300)
 
 
 def test_lists_are_taken() -> None:
@@ -329,7 +351,45 @@ def test_bad_method() -> None:
         on_host().numerical_gradient(X, T, method="magic")  # type: ignore[arg-type]
 
 
+def test_answers_that_are_no_numbers_are_not_right() -> None:
+    network = on_host()
+    network.params["b2"] = np.full_like(network.params["b2"], np.nan)
+    assert network.accuracy(X, np.zeros(7, int)) == 0
+    one = Network([Affine(np.full((4, 1), np.nan))], SigmoidWithLoss())
+    assert one.accuracy(X, np.zeros((7, 1))) == 0
+
+
+def test_differences_that_overflow_are_no_answer() -> None:
+    network = Network(
+        [Affine(np.full((4, 3), 1e300)), Relu(), Affine(np.eye(3))], SumSquaredError()
+    )
+    with (
+        np.errstate(over="ignore", invalid="ignore"),
+        pytest.raises(ValueError, match="difference of the loss is NaN or infinite in W"),
+    ):
+        network.numerical_gradient(np.abs(X), np.zeros((7, 3)))
+
+
+def test_huge_inputs_have_differences() -> None:
+    # By how much e^d overflows must not matter.
+    x, t = np.array([[1e6, 1.0], [2e6, 0.0], [-1e3, 1.0]]), np.array([0, 1, 1])
+    for activation, h in itertools.product((Sigmoid, Tanh, Relu), (1e-4, 0.5)):
+        last = Affine(W1[:3, :2].copy())
+        network = Network([Affine(W1[:2], B1), activation(), Affine(W2, B2), activation(), last])
+        expected = network.numerical_gradient(x, t, h, "loop")
+        for key, grad in network.numerical_gradient(x, t, h).items():
+            np.testing.assert_allclose(grad, expected[key], rtol=1e-6, atol=1e-9)
+
+
 def test_bad_networks() -> None:
+    shared = Sigmoid()
+    with pytest.raises(ValueError, match=r"layers\[3\] is layers\[1\] again; each layer and each"):
+        Network([Affine(W1), shared, Affine(W2), shared])
+    square = np.eye(4)
+    with pytest.raises(ValueError, match="W2 is W1 again; each layer and each parameter must be"):
+        Network([Affine(square), Sigmoid(), Affine(square)])
+    with pytest.raises(TypeError, match="W1 has the type float32 and b1 float64; all must"):
+        Network([Affine(W1.astype(np.float32), B1)])
     with pytest.raises(ValueError, match="layers holds no Affine layer"):
         Network([Sigmoid()])
     for decay in (-1, np.nan, np.inf):

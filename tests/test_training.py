@@ -1,6 +1,7 @@
 """Trainer: the chapter's recipe, histories, early stopping, interruption, and bad input."""
 
 import csv
+import itertools
 import re
 import threading
 from pathlib import Path
@@ -354,6 +355,37 @@ class TestEnding:
         assert (history.stopped, history.best_iteration) == ("diverged", 0)
         assert float(network.loss(x, t)) == history.val_loss[0]
 
+    def test_weights_that_overflow_in_the_last_update(self) -> None:
+        # The loss, taken before it, is finite.
+        network = small_network(dtype="float32")
+        history = trainer(network, optimizer_param={"lr": 1e300}, iterations=1).train()
+        assert history.stopped == "diverged"
+        assert np.isfinite(history.losses).all()
+        assert history.train_accuracy[-1] == 0, "NaN is no right answer"
+
+    def test_an_exception_loses_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        x, t = blobs(9)
+        network = small_network(dtype="float32")
+        # So large a rate that the start stays the best.
+        learner = trainer(
+            network, optimizer_param={"lr": 1e3}, epochs=50, x_val=x, t_val=t, patience=40
+        )
+        update, done = learner._update, itertools.count(1)
+
+        def interrupted(rows: Any) -> Any:
+            if next(done) == 8:
+                raise KeyboardInterrupt
+            return update(rows)
+
+        monkeypatch.setattr(learner, "_update", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            learner.train()
+        history = learner.history
+        assert (history.stopped, len(history.losses)) == ("interrupted", 7)
+        assert history.best_iteration is not None
+        best = history.iterations.index(history.best_iteration)
+        assert float(network.loss(x, t)) == history.val_loss[best] == min(history.val_loss)
+
 
 class TestShown:
     def test_a_line_for_each_epoch(self, capfd: pytest.CaptureFixture[str]) -> None:
@@ -401,17 +433,18 @@ X, T = blobs()
             ValueError,
             "t_train holds NaN or infinity",
         ),
-        ({"x_train": X[:, :3]}, ValueError, r"x_train.* x has shape \(30, 3\); it must be \(N, 4"),
+        ({"x_train": X[:, :3]}, ValueError, r"x_train has shape \(30, 3\); it must be \(N, 4"),
         (
             {"x_test": X[:, :3], "t_test": T},
             ValueError,
-            r"x_test.* x has shape \(30, 3\); it must be \(N, 4",
+            r"x_test has shape \(30, 3\); it must be \(N, 4",
         ),
-        ({"t_train": T[:7]}, ValueError, r"t_train: t has shape \(7,\); .*must have.* \(30,\)"),
-        ({"t_train": T + 1}, ValueError, "t_train: t holds the label 3; .* 3 classes are 0 to 2"),
-        ({"t_train": T - 1}, ValueError, "t_train: t holds the label -1"),
-        ({"t_train": T * 1.0}, TypeError, "t_train: .* labels must be integers"),
-        ({"x_test": X}, TypeError, "t_test"),
+        ({"t_train": T[:7]}, ValueError, r"t_train has shape \(7,\); .*must have.* \(30,\)"),
+        ({"t_train": T + 1}, ValueError, "t_train holds the label 3; .* 3 classes are 0 to 2"),
+        ({"t_train": T - 1}, ValueError, "t_train holds the label -1"),
+        ({"t_train": T * 1.0}, TypeError, "t_train holds .* labels must be integers"),
+        ({"x_test": X}, ValueError, "x_test is given and t_test is None; give both"),
+        ({"t_val": T}, ValueError, "t_val is given and x_val is None; give both"),
         ({"x_train": X[:0], "t_train": T[:0]}, ValueError, "x_train.* the batch is empty"),
         (
             {"x_train": array_api_strict.asarray(X), "t_train": array_api_strict.asarray(T)},
@@ -432,7 +465,8 @@ X, T = blobs()
         ({"iterations": 0}, ValueError, "iterations is 0; it must be a whole number, 1 or more"),
         ({"iterations": -5}, ValueError, "iterations is -5; it must be a whole number"),
         ({"patience": 3}, ValueError, "patience is 3, which needs validation data, but x_val is"),
-        ({"patience": 0, "x_val": X, "t_val": T}, ValueError, "patience is 0; it must be 1 or mo"),
+        ({"patience": 0, "x_val": X, "t_val": T}, ValueError, "patience is 0; it must be a whole"),
+        ({"patience": 1.5, "x_val": X, "t_val": T}, ValueError, "patience is 1.5; it must be a w"),
         (
             {"evaluate_sample_num_per_epoch": 0},
             ValueError,
