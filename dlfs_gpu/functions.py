@@ -336,7 +336,7 @@ def _select(values: Array, t: Array) -> Array:
     xp = namespace_of(values)
     if t.ndim == values.ndim:
         # 0·log 0 counts as 0, its limit.
-        return xp.sum(xp.where(t == 0, xp.zeros_like(values), t * values), axis=-1)
+        return xp.sum(t * xp.where(t == 0, xp.zeros_like(values), values), axis=-1)
     return xp.take_along_axis(values, t[..., None], axis=-1)[..., 0]
 
 

@@ -41,7 +41,10 @@ def default_step(dtype: Any, scheme: Scheme = "central", *, xp: Any = np) -> flo
     """
     if scheme not in ("central", "forward"):
         raise ValueError(f"scheme is {scheme!r}; it must be 'central' or 'forward'")
-    bits = xp.finfo(dtype).bits
+    try:
+        bits = xp.finfo(dtype).bits
+    except (TypeError, ValueError):
+        bits = 0
     if bits not in (32, 64):
         raise TypeError(f"x has the type {dtype}; differences need float32 or float64")
     return _STEPS[scheme, bits]
@@ -82,7 +85,7 @@ def numerical_diff(
 
     def value(point: Any) -> Any:
         demand = f"it must return one number for each element of x, {tuple(x.shape)}"
-        return _checked(f(point), x.shape, demand)
+        return _checked("f", f(point), x.shape, demand)
 
     return (value(upper) - value(lower)) / step
 
@@ -136,8 +139,8 @@ def numerical_gradient(
     ------
     ValueError
         If h is not positive and finite, or so small that x + h == x somewhere; if `x` is not
-        finite; if `f` returns another shape, or NaN or infinity; if `max_memory` is less than one
-        copy takes.
+        finite; if `f` returns another shape, or NaN or infinity, or changes its argument (which is
+        then restored); if `max_memory` is less than one copy takes.
     TypeError
         If `x` is neither float32 nor float64 nor integer, or `f` returns no number or array.
 
@@ -191,7 +194,8 @@ def gradient_descent(
     Parameters
     ----------
     f : callable
-        Function of an array of the shape of `init_x`, giving one number.
+        Function of an array of the shape of `init_x`, giving one number. It must use its argument:
+        a closure that reads `init_x` itself, as the book's do, would not see the walk.
     init_x : array
         Start; it is not changed.
     lr : float
@@ -213,7 +217,10 @@ def gradient_descent(
     Raises
     ------
     ValueError
-        If `lr` is not positive and finite, or `step_num` is negative.
+        If `lr` is not positive and finite, or `step_num` is negative; if `init_x` is not finite,
+        or `gradient` returns another shape, NaN or infinity.
+    TypeError
+        If `gradient` returns no array of real numbers.
     """
     if not (math.isfinite(lr) and lr > 0):
         raise ValueError(f"lr is {lr}; it must be positive and finite")
@@ -222,9 +229,18 @@ def gradient_descent(
     x = as_float(init_x)
     xp = namespace_of(x)
     history = [x]
+    if not bool(xp.all(xp.isfinite(x))):
+        raise ValueError("init_x holds NaN or infinity; every number must be finite")
     for _ in range(step_num):
-        x = xp.asarray(x, copy=True)
-        x = x - float(lr) * (gradient(x) if gradient else numerical_gradient(f, x, realised=False))
+        # numerical_gradient writes to what it is given.
+        here = xp.asarray(x, copy=True)
+        if gradient is None:
+            slope = numerical_gradient(f, here, realised=False)
+        else:
+            slope = _checked("gradient", gradient(here), x.shape, "it must return one like x")
+            if not bool(xp.all(xp.isfinite(slope))):
+                raise ValueError(f"gradient returned NaN or infinity at step {len(history)}")
+        x = x - float(lr) * xp.astype(slope, x.dtype, copy=False)
         history.append(x)
     return xp.asarray(x, copy=True), xp.stack(history)
 
@@ -292,22 +308,26 @@ def _loop(f: Function, x: Array, upper: Array, lower: Array | None, progress: bo
             difference[index] = value
 
     run_in_chunks(run, len(indices), max(1, len(indices) // 1000), "gradient" * progress)
+    if not bool(xp.all(x == original)):
+        x[...] = original
+        raise ValueError("f changed its argument; it must leave it as it is, or change a copy")
     return difference
 
 
 def _number(value: Any) -> Any:
     # A copy: f may have returned a view of x, which is about to change.
-    return _checked(value, (), "with method='loop' it must return a single number") + 0.0
+    return _checked("f", value, (), "with method='loop' it must return a single number") + 0.0
 
 
-def _checked(value: Any, shape: tuple[int, ...], demand: str) -> Any:
-    """Return what f returned, if it has the shape that it must have."""
+def _checked(name: str, value: Any, shape: tuple[int, ...], demand: str) -> Any:
+    """Return what a function returned, in floating point, if it is what it must be."""
     found = () if isinstance(value, int | float) else getattr(value, "shape", None)
     if found is None:
-        raise TypeError(f"f returned {value!r}; {demand}")
+        raise TypeError(f"{name} returned {value!r}; {demand}")
     if found != shape:
-        raise ValueError(f"f returned an array of shape {tuple(found)}; {demand}")
-    return value
+        raise ValueError(f"{name} returned an array of shape {tuple(found)}; {demand}")
+    # Unsigned integers would wrap around when subtracted.
+    return as_float(value, f"what {name} returned")
 
 
 def _batched(
@@ -328,6 +348,7 @@ def _batched(
         moved = xp.eye(count, size, k=start, dtype=xp.bool, device=device(x))
         copies = xp.where(moved, xp.reshape(points, (1, size)), flat)
         return _checked(
+            "f",
             f(xp.reshape(copies, (count, *x.shape))),
             (count,),
             f"with method='batched' it must map {count} stacked copies of x to ({count},)",

@@ -19,6 +19,8 @@ from dlfs_gpu.network import GradientMethod, Network
 # truncation error to speak of, and hardly a chance that a Relu has its kink within the step.
 _DIFFERENCE_STEP = 1e-10
 _DIFFERENCE_TOLERANCE = 1e-7
+# What truncation may leave of a gradient that is 0, as where a regression fits exactly.
+_LARGEST_TRUNCATION = 1e-14
 # Near the cube root of eps, where truncation and the loss's own rounding balance.
 _EVALUATION_STEP = 1e-5
 _EVALUATION_TOLERANCE = 1e-4
@@ -69,6 +71,8 @@ class GradientReport:
     kinks : int
         Inputs of `Relu` layers that were exactly 0. If there are any, all biases were moved by
         about 1e-3 for the check.
+    movable : bool
+        Whether there are biases to move.
     """
 
     checks: dict[str, ParameterCheck]
@@ -76,6 +80,7 @@ class GradientReport:
     h: float
     tolerance: float
     kinks: int
+    movable: bool
 
     @property
     def ok(self) -> bool:
@@ -105,7 +110,11 @@ class GradientReport:
         if self.kinks:
             lines.append(
                 f"{self.kinks} inputs of Relu were exactly 0, where it has no slope: "
-                "checked with biases moved by about 1e-3"
+                + (
+                    "checked with biases moved by about 1e-3"
+                    if self.movable
+                    else "gradients may differ there, as no layer has a bias that could be moved"
+                )
             )
         faults = [key for key, check in self.checks.items() if not check.ok]
         verdict = f"gradients differ in {', '.join(faults)}" if faults else "gradients agree"
@@ -153,7 +162,8 @@ def check_gradients(
     ------
     ValueError
         If `tolerance` is not positive and finite; if the network has dropout that is not frozen;
-        if a layer's backward gave a gradient of another shape than the parameter's; and what
+        if a layer's backward gave a gradient of another shape than the parameter's; if h is so
+        small that the loss's rounding would hide the gradient; and what
         `Network.numerical_gradient` raises.
     TypeError
         As there.
@@ -164,12 +174,14 @@ def check_gradients(
     is larger, the largest element of a gradient in which samples and classes are weighted at
     random. Rounding errors are shares of the terms that make up a gradient, not of their sum, so
     where the sum is 0, at a minimum or by symmetry, only the random sum tells how large they are.
-    The scale for methods that evaluate the loss L is no less than what its rounding can hide,
-    16·eps·(1 + |L|) / (h·tolerance).
+    Errors that the method cannot but make are never a fault: 16·eps·(1 + |L|)/h by rounding, for
+    methods that evaluate the loss L, and h², but no more than 1e-14, by truncation for
+    ``"difference"``.
 
     At its kink `Relu` has no derivative: backpropagation takes 0, a central difference ½. Samples
     of zeros or units that are all off put it just there while biases are 0, so the biases are
-    moved then, and the report says so.
+    moved then, and the report says so. Methods that evaluate the loss also see kinks that lie
+    within h: where they find faults in a network with `Relu`, ask ``"difference"``.
     """
     if tolerance is not None and not (math.isfinite(tolerance) and tolerance > 0):
         raise ValueError(f"tolerance is {tolerance}; it must be positive and finite")
@@ -187,13 +199,22 @@ def check_gradients(
             scales = _typical_scales(network, x, t)
             loss, gradient = network.loss_and_gradient(x, t)
             numerical = network.numerical_gradient(x, t, h, method)
-    # What the loss's own rounding may hide.
-    least = 16 * np.finfo(np.float64).eps * (1 + abs(float(loss))) / (h * tolerance)
+    # What the method itself may get wrong: by the loss's rounding, or else by truncation.
+    noise = min(h * h, _LARGEST_TRUNCATION)
+    if evaluated:
+        noise = 16 * np.finfo(np.float64).eps * (1 + abs(float(loss))) / h
+    largest = max(scales.values())
+    if evaluated and noise > 0.01 * largest:
+        raise ValueError(
+            f"h is {h}: rounding of the loss alone changes such differences by {noise:.1e}, which "
+            f"hides gradients of {largest:.1e}; h must be larger"
+        )
     checks = {}
     for key, scale in scales.items():
-        scale = max(scale, least) if evaluated else scale
-        checks[key] = _compare(key, gradient[key], numerical[key], scale, tolerance)
-    return GradientReport(checks, method, h, tolerance, kinks)
+        known = max(scale, noise / tolerance)
+        checks[key] = _compare(key, gradient[key], numerical[key], known, tolerance)
+    movable = any(param.ndim == 1 for param in network.params.values())
+    return GradientReport(checks, method, h, tolerance, kinks, movable)
 
 
 def _count_kinks(network: Network, x: Array) -> int:

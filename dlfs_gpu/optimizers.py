@@ -38,9 +38,30 @@ class Optimizer(ABC):
         self.lr = lr
         self._state: dict[str, Arrays] = {}
 
-    @abstractmethod
     def update(self, params: Arrays, grads: Arrays) -> None:
-        """Change each array of `params` in place."""
+        """Change each array of `params` in place.
+
+        Raises
+        ------
+        ValueError
+            If `grads` has other keys, or an array of another shape.
+        """
+        if params.keys() != grads.keys():
+            raise ValueError(
+                f"grads has the keys {sorted(grads)}; it must have those of params, "
+                f"{sorted(params)}"
+            )
+        for key, param in params.items():
+            if getattr(grads[key], "shape", None) != param.shape:
+                raise ValueError(
+                    f"grads[{key!r}] has shape {getattr(grads[key], 'shape', ())}; it must have "
+                    f"the parameter's, {param.shape}"
+                )
+        self._step(params, grads)
+
+    @abstractmethod
+    def _step(self, params: Arrays, grads: Arrays) -> None:
+        """Do what `update` does with arrays that fit."""
 
     def _zeros(self, name: str, params: Arrays) -> Arrays:
         """Return the state called `name`, one array for each parameter."""
@@ -52,8 +73,7 @@ class Optimizer(ABC):
 class SGD(Optimizer):
     """Stochastic gradient descent: W ← W − lr·g (6.1.2)."""
 
-    def update(self, params: Arrays, grads: Arrays) -> None:
-        """Change each array of `params` in place."""
+    def _step(self, params: Arrays, grads: Arrays) -> None:
         for key in params:
             params[key] -= self.lr * grads[key]
 
@@ -68,8 +88,7 @@ class Momentum(Optimizer):
         super().__init__(lr)
         self.momentum = _fraction("momentum", momentum)
 
-    def update(self, params: Arrays, grads: Arrays) -> None:
-        """Change each array of `params` in place."""
+    def _step(self, params: Arrays, grads: Arrays) -> None:
         v = self._zeros("v", params)
         for key in params:
             v[key] *= self.momentum
@@ -83,8 +102,7 @@ class Nesterov(Momentum):
     Y. Bengio et al., "Advances in optimizing recurrent networks" (2012), arXiv:1212.0901.
     """
 
-    def update(self, params: Arrays, grads: Arrays) -> None:
-        """Change each array of `params` in place."""
+    def _step(self, params: Arrays, grads: Arrays) -> None:
         v = self._zeros("v", params)
         for key in params:
             step = self.lr * grads[key]
@@ -99,8 +117,7 @@ class AdaGrad(Optimizer):
     PyTorch's eps is 1e-10 by default.
     """
 
-    def update(self, params: Arrays, grads: Arrays) -> None:
-        """Change each array of `params` in place."""
+    def _step(self, params: Arrays, grads: Arrays) -> None:
         h = self._zeros("h", params)
         for key, grad in grads.items():
             h[key] += grad * grad
@@ -117,8 +134,7 @@ class RMSprop(Optimizer):
         super().__init__(lr)
         self.decay_rate = _fraction("decay_rate", decay_rate)
 
-    def update(self, params: Arrays, grads: Arrays) -> None:
-        """Change each array of `params` in place."""
+    def _step(self, params: Arrays, grads: Arrays) -> None:
         h = self._zeros("h", params)
         for key, grad in grads.items():
             h[key] *= self.decay_rate
@@ -140,8 +156,7 @@ class Adam(Optimizer):
         self.beta2 = _fraction("beta2", beta2)
         self.iter = 0
 
-    def update(self, params: Arrays, grads: Arrays) -> None:
-        """Change each array of `params` in place."""
+    def _step(self, params: Arrays, grads: Arrays) -> None:
         m, v = self._zeros("m", params), self._zeros("v", params)
         self.iter += 1
         lr = self.lr * math.sqrt(1 - self.beta2**self.iter) / (1 - self.beta1**self.iter)

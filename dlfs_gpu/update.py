@@ -1,8 +1,8 @@
 """One update of a network: minibatch, loss, gradient, optimizer.
 
-`Update` drives the layers. For the chapter's recipe, plain SGD by backpropagation through
-affine and activation layers, it does the same arithmetic in buffers made once (`_BufferedSGD`):
-at 784-50-10 what NumPy spends on making arrays would cost as much as the matrix products.
+`Update` drives the layers. For backpropagation through affine and activation layers to a softmax
+it does the same arithmetic in buffers made once (`_BufferedUpdate`): at 784-50-10 what NumPy
+spends on making arrays would cost as much as the matrix products.
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ class Update:
         self.gradient = gradient
         if gradient in ("batched", "loop"):
             network.refuse_random_dropout()
-        self._buffered: _BufferedSGD | None = None
-        if gradient == "backprop" and _BufferedSGD.can_run(network, optimizer, t):
-            self._buffered = _BufferedSGD(network, optimizer, x, t, batch_size)
+        self._buffered: _BufferedUpdate | None = None
+        if gradient == "backprop" and _BufferedUpdate.can_run(network, t):
+            self._buffered = _BufferedUpdate(network, optimizer, x, t, batch_size)
 
     def __call__(self, indices: Array) -> Array:
-        """Update the network on one minibatch, without waiting for the device.
+        """Update the network on one minibatch; by backpropagation without waiting for the device.
 
         Parameters
         ----------
@@ -81,7 +81,7 @@ class Update:
         array, shape ()
             Loss of the minibatch before the update.
         """
-        if self._buffered is not None:
+        if self._buffered is not None and self.network.weight_decay_lambda == 0:
             return self._buffered(indices)
         xp = namespace_of(self.x)
         x, t = xp.take(self.x, indices, axis=0), xp.take(self.t, indices, axis=0)
@@ -98,8 +98,8 @@ class Update:
         return self.network.mean_loss(x, t, training=True), grads
 
 
-class _BufferedSGD:
-    """SGD through affine layers, activations and softmax, in buffers that are made once."""
+class _BufferedUpdate:
+    """Backpropagation through affine layers, activations and softmax, in buffers made once."""
 
     def __init__(
         self, network: Network, optimizer: Optimizer, x: Array, t: Array, batch_size: int
@@ -121,19 +121,19 @@ class _BufferedSGD:
         self.ones = self.lib.ones(batch_size, dtype)
         self.grads = {key: self.lib.empty_like(param) for key, param in network.params.items()}
         self.row = empty((batch_size, 1), dtype)
+        # Plain SGD only adds what is here: the factor −lr then comes with the mean's 1/N.
+        self.is_sgd = type(optimizer) is SGD
 
     @staticmethod
-    def can_run(network: Network, optimizer: Optimizer, t: Array) -> bool:
+    def can_run(network: Network, t: Array) -> bool:
         """Say whether this class computes the updates of such a network, with such targets."""
         kinds = [type(layer) for layer in network.layers]
         return (
-            type(optimizer) is SGD
-            and kinds[::2] == [Affine] * len(kinds[::2])
+            kinds[::2] == [Affine] * len(kinds[::2])
             and len(kinds) % 2 == 1
             and all(kind in _ACTIVATIONS for kind in kinds[1::2])
             and all(layer.b is not None for layer in network.layers[::2])
             and type(network.loss_layer) is SoftmaxWithLoss
-            and network.weight_decay_lambda == 0
             and (is_numpy_array(t) or is_cupy_array(t))
             and _sums_to_one(t)
         )
@@ -161,17 +161,19 @@ class _BufferedSGD:
 
         delta = out
         delta -= self.t_batch
-        delta *= -self.optimizer.lr / n
+        delta *= (-self.optimizer.lr if self.is_sgd else 1) / n
         for k in reversed(range(len(self.outputs))):
-            W, b = params[f"W{k + 1}"], params[f"b{k + 1}"]
             before = self.outputs[k - 1] if k else self.x_batch
-            step = lib.matmul(before.T, delta, out=self.grads[f"W{k + 1}"])
-            shift = lib.matmul(self.ones, delta, out=self.grads[f"b{k + 1}"])
+            lib.matmul(before.T, delta, out=self.grads[f"W{k + 1}"])
+            lib.matmul(self.ones, delta, out=self.grads[f"b{k + 1}"])
             if k:
-                delta = lib.matmul(delta, W.T, out=self.deltas[k - 1])
+                delta = lib.matmul(delta, params[f"W{k + 1}"].T, out=self.deltas[k - 1])
                 _ACTIVATIONS[type(layers[2 * k - 1])][1](lib, before, delta)
-            W += step
-            b += shift
+        if self.is_sgd:
+            for key, step in self.grads.items():
+                params[key] += step
+        else:
+            self.optimizer.update(params, self.grads)
         return loss
 
 

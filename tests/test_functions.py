@@ -492,3 +492,33 @@ class TestTorch:
             assert float(result) == pytest.approx(float(loss(y, t)), rel=1e-6)
         with pytest.raises(TypeError, match=r"torch.Tensor and t is a numpy.ndarray"):
             loss(torch.asarray(y), targets[0])
+
+
+def test_the_chapters_functions_promote() -> None:
+    assert function_2(np.array([100, 100], dtype=np.int8)) == 20_000
+    assert function_2([3.0, 4.0]) == 25
+    np.testing.assert_allclose(function_1(np.array([200], dtype=np.uint8)), [420])
+    np.testing.assert_allclose(function_1([200]), [420])
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+def test_matrices_are_arrays() -> None:
+    # Of np.matrix, * and ** are matrix products.
+    y, t = np.array([[0.2, 0.8], [0.6, 0.4]]), np.array([[0.0, 1.0], [1.0, 0.0]])
+    for function in (sum_squared_error, cross_entropy_error, mean_squared_error):
+        assert function(np.matrix(y), np.matrix(t)) == function(y, t)
+    np.testing.assert_array_equal(sigmoid(np.matrix(y)), sigmoid(y))
+    with pytest.raises(TypeError, match=r"x is a masked array; fill it first: x.filled\(...\)"):
+        sigmoid(np.ma.MaskedArray(y))
+
+
+@pytest.mark.parametrize("function", [binary_cross_entropy_error, sigmoid_cross_entropy])
+@pytest.mark.parametrize("target", [255.0, -0.5, np.nan])
+def test_targets_between_0_and_1(function: Any, target: float) -> None:
+    with pytest.raises(ValueError, match=f"t holds {target}; these targets must lie between 0 and"):
+        function(np.array([0.5, 0.5]), np.array([1.0, target]))
+
+
+def test_a_target_of_0_asks_nothing_of_what_is_impossible() -> None:
+    z = np.array([0.0, -np.inf])
+    assert softmax_cross_entropy(z, np.array([1.0, 0.0])) == softmax_cross_entropy(z, 0) == 0

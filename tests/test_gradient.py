@@ -608,3 +608,57 @@ class TestGradientDescent:
     def test_number_of_steps_refused(self) -> None:
         with pytest.raises(ValueError, match="step_num is -1; it must be 0 or more"):
             gradient_descent(function_2, np.ones(2), 0.1, -1)
+
+
+class TestWhatFunctionsReturn:
+    def test_unsigned_integers_do_not_wrap_around(self) -> None:
+        x = np.array([5.0, 5.0])
+        slope = numerical_diff(lambda p: (p < 5).astype(np.uint8), x)
+        np.testing.assert_allclose(slope, [-5000, -5000])
+        steps = numerical_gradient(lambda p: (p < 5).sum(1).astype(np.uint8), x, method="batched")
+        np.testing.assert_allclose(steps, [-5000, -5000])
+        np.testing.assert_allclose(numerical_diff(lambda p: p < 5, x), [-5000, -5000])
+
+    @pytest.mark.parametrize("method", ["loop", "batched"])
+    def test_complex_numbers_are_refused(self, method: Any) -> None:
+        with pytest.raises(TypeError, match="what f returned has the type complex128; it must"):
+            numerical_gradient(lambda p: (1j * p).sum(-1), np.ones(2), method=method)
+
+    def test_an_argument_that_is_changed(self) -> None:
+        x = np.array([3.0, 4.0, 7.0])
+
+        def shift(point: Any) -> Any:
+            point -= point.max()
+            return np.sum(point**2)
+
+        with pytest.raises(ValueError, match="f changed its argument; it must leave it"):
+            numerical_gradient(shift, x)
+        np.testing.assert_array_equal(x, [3, 4, 7])
+
+    @pytest.mark.parametrize(
+        ("gradient", "error", "message"),
+        [
+            (
+                lambda x: 1.0,
+                ValueError,
+                r"gradient returned an array of shape \(\); it must return",
+            ),
+            (lambda x: x[:1], ValueError, r"gradient returned an array of shape \(1,\)"),
+            (lambda x: [1.0, 2.0], TypeError, r"gradient returned \[1.0, 2.0\]; it must return"),
+            (lambda x: 1j * x, TypeError, "what gradient returned has the type complex128"),
+            (lambda x: x * np.nan, ValueError, "gradient returned NaN or infinity at step 1"),
+        ],
+    )
+    def test_gradients_of_a_descent(self, gradient: Any, error: Any, message: str) -> None:
+        with pytest.raises(error, match=message):
+            gradient_descent(function_2, np.array([3.0, 4.0]), gradient=gradient)
+
+    def test_a_descent_keeps_its_type(self) -> None:
+        x, history = gradient_descent(
+            function_2,
+            np.array([3.0, 4.0], np.float32),
+            gradient=lambda x: 2 * x.astype(np.float64),
+        )
+        assert x.dtype == history.dtype == np.float32
+        with pytest.raises(ValueError, match="init_x holds NaN or infinity"):
+            gradient_descent(function_2, np.array([np.nan]))

@@ -386,3 +386,39 @@ def test_bad_method_and_step() -> None:
         check_gradients(make(), *batch(), method="magic")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="h is -1"):
         check_gradients(make(), *batch(), h=-1)
+
+
+@pytest.mark.parametrize("loss", [MeanSquaredError, SumSquaredError])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_regression_that_fits_exactly(loss: Any, seed: int) -> None:
+    network, (x, _) = make(loss=loss()), batch()
+    assert check_gradients(network, x, network.predict(x)).ok
+
+
+def test_confident_answers() -> None:
+    # Of y − t no digit is left here.
+    for size in (9.0, 16.0, 40.0):
+        network = Network([Affine(size * np.eye(3), np.zeros(3))])
+        assert check_gradients(network, np.eye(3), np.array([0, 1, 2])).ok, size
+
+
+def test_saturated_units() -> None:
+    rng = np.random.default_rng(0)
+    for activation in (Sigmoid, Tanh):
+        layers = [Affine(20 * rng.standard_normal((4, 5))), activation(), Affine(np.eye(5, 3))]
+        report = check_gradients(Network(layers), rng.standard_normal((6, 4)), np.arange(6) % 3)
+        assert report.ok, report
+
+
+@pytest.mark.parametrize("method", ["loop", "batched"])
+@pytest.mark.parametrize("h", [1e-12, 1e-15])
+def test_steps_that_leave_only_rounding(method: Any, h: float) -> None:
+    with pytest.raises(ValueError, match=f"h is {h}: rounding of the loss alone .* must be larger"):
+        check_gradients(make(), *batch(), method=method, h=h)
+
+
+def test_kinks_that_no_bias_can_move() -> None:
+    W = np.array([[1.0, -1.0], [0.0, 0.0], [0.0, 0.0]])
+    network = Network([Affine(W), Relu(), Affine(np.ones((2, 3)))])
+    report = check_gradients(network, np.array([[0.0, 1.0, 0.0]]), np.array([0]))
+    assert "gradients may differ there, as no layer has a bias that could be moved" in str(report)

@@ -157,3 +157,18 @@ def test_bad_learning_rate(name: str, lr: float) -> None:
 def test_bad_fractions(name: str, argument: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{argument} is {value}; it must be at least 0 and less"):
         make_optimizer(name, **{argument: value})
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_gradients_that_do_not_fit(name: str) -> None:
+    params = {key: value.copy() for key, value in START.items()}
+    optimizer, whole = make_optimizer(name), gradients(params, 0)
+    for grads in ({"W": whole["W"]}, {**whole, "c": whole["b"]}):
+        with pytest.raises(ValueError, match=r"grads has the keys \[.*\]; it must have those of"):
+            optimizer.update(params, grads)
+    for bad in (whole["b"], 1.0):
+        message = r"grads\['W'\] has shape \(.*\); it must have the parameter's, \(2, 2\)"
+        with pytest.raises(ValueError, match=message):
+            optimizer.update(params, {**whole, "W": bad})
+    for key, value in START.items():
+        np.testing.assert_array_equal(params[key], value)

@@ -1,17 +1,19 @@
 """One update: the buffered path against the layers, and numerical gradients against both."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from libraries import Library
 
+from dlfs_gpu.backend import namespace_of
 from dlfs_gpu.layers import Affine, Relu, Sigmoid, Tanh
 from dlfs_gpu.losses import SumSquaredError, as_one_hot
 from dlfs_gpu.network import Network
 from dlfs_gpu.networks import MultiLayerNet
-from dlfs_gpu.optimizers import SGD, AdaGrad, Adam, Momentum, Optimizer
+from dlfs_gpu.optimizers import OPTIMIZERS, SGD, Optimizer, make_optimizer
 from dlfs_gpu.update import Update
 
 ACTIVATIONS = {"sigmoid": Sigmoid, "relu": Relu, "tanh": Tanh}
@@ -19,8 +21,21 @@ N, FEATURES, CLASSES, BATCH = 40, 6, 4, 8
 NUMPY64 = Library("numpy", "float64", np)
 
 
-class LayeredSGD(SGD):
-    """SGD that `Update` does not know, and so computes by the layers."""
+class OtherSGD(SGD):
+    """SGD that `Update` does not know."""
+
+
+def by_layers(network: Network, optimizer: Optimizer, x: Any, t: Any) -> Callable[[Any], Any]:
+    """Return what `Update` does, by the layers and the optimizer as they stand."""
+    xp = namespace_of(x)
+
+    def update(rows: Any) -> Any:
+        batch = xp.take(x, rows, axis=0), xp.take(t, rows, axis=0)
+        loss, grads = network.loss_and_gradient(*batch)
+        optimizer.update(network.params, grads)
+        return loss
+
+    return update
 
 
 def stack(
@@ -70,15 +85,14 @@ def test_buffers_compute_what_layers_do(
     fast_network, network = stack(lib, hidden, activation), stack(lib, hidden, activation)
     fast = Update(fast_network, SGD(0.3), x, t, BATCH)
     assert (fast._buffered is None) == (lib.name == "strict")
-    layered = Update(network, LayeredSGD(0.3), x, t, BATCH)
-    assert layered._buffered is None
+    layered = by_layers(network, SGD(0.3), x, t)
     for rows in minibatches(lib, 50):
         assert_close(lib, fast(rows), layered(rows), 500 * lib.eps)
     for key, param in network.params.items():
         assert_close(lib, fast_network.params[key], param, 500 * lib.eps)
 
 
-@pytest.mark.parametrize("optimizer", [SGD(0.3), LayeredSGD(0.3)], ids=["buffers", "layers"])
+@pytest.mark.parametrize("optimizer", [SGD(0.3), OtherSGD(0.3)], ids=["known", "other"])
 def test_a_step_against_numerical_gradients(optimizer: Optimizer) -> None:
     x, t = samples(NUMPY64)
     network = stack(NUMPY64)
@@ -91,7 +105,7 @@ def test_a_step_against_numerical_gradients(optimizer: Optimizer) -> None:
         np.testing.assert_allclose((before[key] - param) / 0.3, grads[key], 1e-6, 1e-8)
 
 
-@pytest.mark.parametrize("optimizer", [SGD(0.3), LayeredSGD(0.3)], ids=["buffers", "layers"])
+@pytest.mark.parametrize("optimizer", [SGD(0.3), OtherSGD(0.3)], ids=["known", "other"])
 def test_parameters_change_in_place(lib: Library, optimizer: Optimizer) -> None:
     network = stack(lib)
     params = dict(network.params)
@@ -107,9 +121,9 @@ def test_parameters_change_in_place(lib: Library, optimizer: Optimizer) -> None:
 def test_learning_rate_and_parameters_may_be_replaced() -> None:
     network, expected = stack(NUMPY64), stack(NUMPY64)
     data = samples(NUMPY64)
-    fast, layered = SGD(0.3), LayeredSGD(0.3)
+    fast, layered = SGD(0.3), SGD(0.3)
     update = Update(network, fast, *data, BATCH)
-    reference = Update(expected, layered, *data, BATCH)
+    reference = by_layers(expected, layered, *data)
     first, second = minibatches(NUMPY64, 2)
     update(first), reference(first)
     old = network.params["W1"]
@@ -154,16 +168,28 @@ def test_what_has_no_buffers_goes_by_the_layers(network: Network, targets: str) 
         np.testing.assert_array_equal(param, expected[key])
 
 
-@pytest.mark.parametrize("make", [Momentum, AdaGrad, Adam])
-def test_other_optimizers_go_by_the_layers(make: type[Optimizer]) -> None:
-    network, expected = stack(NUMPY64), stack(NUMPY64)
-    x, t = samples(NUMPY64)
-    update, optimizer = Update(network, make(), x, t, BATCH), make()
-    for rows in minibatches(NUMPY64, 3):
-        update(rows)
-        optimizer.update(expected.params, expected.gradient(x[rows], t[rows]))
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer(lib: Library, name: str) -> None:
+    network, expected = stack(lib), stack(lib)
+    x, t = samples(lib)
+    update = Update(network, make_optimizer(name), x, t, BATCH)
+    reference = by_layers(expected, make_optimizer(name), x, t)
+    for rows in minibatches(lib, 20):
+        assert_close(lib, update(rows), reference(rows), 2000 * lib.eps)
     for key, param in network.params.items():
-        np.testing.assert_array_equal(param, expected.params[key])
+        assert_close(lib, param, expected.params[key], 2000 * lib.eps)
+
+
+def test_weight_decay_may_come_later() -> None:
+    network, expected = stack(NUMPY64), stack(NUMPY64)
+    data = samples(NUMPY64)
+    update, reference = (
+        Update(network, SGD(0.3), *data, BATCH),
+        by_layers(expected, SGD(0.3), *data),
+    )
+    for decay, rows in zip((0.0, 0.1), minibatches(NUMPY64, 2), strict=True):
+        network.weight_decay_lambda = expected.weight_decay_lambda = decay
+        np.testing.assert_allclose(update(rows), reference(rows), 1e-12)
 
 
 @pytest.mark.parametrize("gradient", ["numerical", "batched", "loop"])
