@@ -80,7 +80,7 @@ class Backend:
 
     def to_numpy(self, x: Array) -> np.ndarray:
         """Copy `x` to the host if it is not there; waits for the device."""
-        return np.asarray(x.get() if is_cupy_array(x) else x)
+        return to_numpy(x)
 
     def synchronize(self) -> None:
         """Wait until the device has finished all work given to it; NumPy never has any left."""
@@ -146,6 +146,11 @@ def use_backend(name: str | Backend) -> Iterator[Backend]:
         yield backend
     finally:
         _scoped.reset(token)
+
+
+def to_numpy(x: Array) -> np.ndarray:
+    """Copy `x` to the host if it is not there; waits for the device."""
+    return np.asarray(x.get() if is_cupy_array(x) else x)
 
 
 def array_namespace(**arrays: Array) -> Any:
@@ -293,7 +298,8 @@ def _probe_gpu() -> _Gpu:
     if importlib.util.find_spec("cupy") is None:
         return _Gpu(
             failure="CuPy is not installed",
-            remedy='Install it: pip install "dlfs-gpu[cuda13]" (or [cuda12] for a CUDA 12 driver).',
+            remedy='Install it: pip install "cupy-cuda13x[ctk]" '
+            "(or cupy-cuda12x, where nvidia-smi shows CUDA 12).",
         )
     try:
         cupy = importlib.import_module("cupy")

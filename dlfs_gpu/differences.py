@@ -1,9 +1,23 @@
 """The gradient of a stack of layers by central differences, through the layers' `difference`.
 
-Moving one weight W[i, j] changes one column of its layer's output, and only for samples whose
-input i is not zero, and by the same amount for equal inputs. The change is followed through the
-layers behind, alone in its column until the next `Affine` spreads it out, down to the loss. Where
-the loss follows at once, it is asked how it changes along a line instead, if it can tell.
+Moving weight W[i, j] of an `Affine` layer by h moves output j of that layer by h·x[n, i] for each
+sample n, and no other output: not at all where the input is 0, and alike where inputs are equal.
+So all changes that can happen are known from one array. For x of shape (N, I), with J outputs and
+C classes behind:
+
+1. d = h·x and a column of h for the bias, (N, I + 1): what any one output may change by.
+2. Through the activation these are changes of output j *alone*, (N, J, I + 1), since each output
+   has a base of its own.
+3. The next `Affine` *spreads* each out over all its outputs, (N, C, J·(I + 1)), and the layers
+   behind take them together.
+4. The loss makes one number of each, (N, J·(I + 1)): L(+d) − L(−d). Summed over samples and
+   divided by 2hN they are dW and db.
+
+Where the loss follows the next `Affine` at once, the scores move along a *line*: by s·W[j, :] for
+a number s, the change of output j. A loss that can tell how it changes along lines (`line_base`)
+is asked that, and nothing is spread out: J·(I + 1) numbers for each sample and no more.
+
+Steps 2 to 4 are taken for as many samples, columns j and changes at once as memory allows.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
-from dlfs_gpu.backend import Array, namespace_of
+from dlfs_gpu.backend import Array, namespace_of, to_numpy
 from dlfs_gpu.datasets import MinibatchSampler
 from dlfs_gpu.files import whole_file
 from dlfs_gpu.network import Network
@@ -67,7 +67,7 @@ class History:
             return np.empty(0)
         losses = namespace_of(self._losses[0]).concat(self._losses)
         self._losses = [losses]
-        return np.asarray(losses.get() if hasattr(losses, "get") else losses)
+        return to_numpy(losses)
 
     @property
     def iterations_per_second(self) -> float:

@@ -18,6 +18,8 @@ import pytest
 from hypothesis import settings
 from libraries import Library, libraries
 
+from dlfs_gpu.published import cache_folder
+
 mpl.use("Agg")
 
 # The first call on a GPU compiles its kernels: an example may take as long as it needs.
@@ -41,7 +43,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def mnist_dir() -> Path:
     """The folder of the real MNIST files; tests that need it are skipped without."""
-    folder = Path(os.environ.get("DLFS_GPU_DATA") or Path(__file__).parents[2] / "shared/mnist")
+    folder = Path(os.environ.get("DLFS_GPU_DATA") or cache_folder("mnist"))
     if not (folder / "train-images-idx3-ubyte.gz").is_file():
         pytest.skip(f"MNIST is not in {folder}; set DLFS_GPU_DATA to its folder")
-    return folder
+    return folder.absolute()

@@ -260,7 +260,7 @@ def wrong_numbers(cupy: FakeCupy, patch: pytest.MonkeyPatch, folder: Path) -> No
 @pytest.mark.parametrize(
     ("spoil", "cause", "remedy", "original"),
     [
-        (not_installed, "CuPy is not installed", 'pip install "dlfs-gpu[cuda13]"', None),
+        (not_installed, "CuPy is not installed", 'pip install "cupy-cuda13x[ctk]"', None),
         (
             import_fails,
             "cannot be imported (ImportError: libcudart.so.13: no such file)",
