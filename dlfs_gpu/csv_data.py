@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -57,13 +58,16 @@ def read_table(path: Path, label_column: str, scale: float) -> Table:
             )
         if len(header) == 1:
             raise ValueError(f"{path} has no column beside {label_column!r}")
+        seen: set[str] = set()
+        for name in header:
+            if name in seen:
+                raise ValueError(f"{path} has two columns named {name!r}; names must differ")
+            seen.add(name)
         lines = [line for line in file if line != "\n"]
     if not lines:
         raise ValueError(f"{path} has no rows below its header")
     try:
-        values = np.loadtxt(
-            lines, dtype=_dtype(lines), comments=None, delimiter=",", quotechar='"', ndmin=2
-        )
+        values = _numbers(lines)
     except ValueError as error:
         raise _fault(path, header, str(error)) from None
     if values.shape[1] != len(header):
@@ -82,7 +86,7 @@ def read_table(path: Path, label_column: str, scale: float) -> Table:
             f"{scale:g} is not a finite float32 number"
         )
     # From 2**53 on, float64 skips integers.
-    integral = (labels == np.rint(labels)) & (np.abs(labels) < 2**53)
+    integral = (labels == np.rint(labels)) & (labels > -(2**53)) & (labels < 2**53)
     for row in np.flatnonzero(~integral)[:1]:
         line, cells = _nth_row(path, row)
         raise ValueError(
@@ -94,14 +98,7 @@ def read_table(path: Path, label_column: str, scale: float) -> Table:
 
 def check_alike(test: Table, train: Table) -> None:
     """Raise a ValueError if `test` has other columns than `train`, or a label unknown to it."""
-    if len(test.features) != len(train.features):
-        raise ValueError(
-            f"{test.path} has {len(test.features)} columns beside the labels; it must have "
-            f"{len(train.features)}, as {train.path} has"
-        )
-    for ours, theirs in zip(test.features, train.features, strict=True):
-        if ours != theirs:
-            raise ValueError(f"{test.path} has a column {ours!r} where {train.path} has {theirs!r}")
+    check_features(test.path, test.features, train.features, train.path)
     for row in np.flatnonzero(~np.isin(test.labels, train.labels))[:1]:
         raise ValueError(
             f"{test.path}, line {_nth_row(test.path, row)[0]}: label {test.labels[row]} does not "
@@ -109,39 +106,68 @@ def check_alike(test: Table, train: Table) -> None:
         )
 
 
+def check_features(path: Path, found: Sequence[str], known: Sequence[str], owner: Path) -> None:
+    """Raise a ValueError if the columns found are not those, in the order, that `owner` has."""
+    if len(found) != len(known):
+        raise ValueError(
+            f"{path} has {len(found)} columns beside the labels; it must have {len(known)}, as "
+            f"{owner} has"
+        )
+    for ours, theirs in zip(found, known, strict=True):
+        if ours != theirs:
+            raise ValueError(f"{path} has a column {ours!r} where {owner} has {theirs!r}")
+
+
 @contextmanager
 def _open(path: Path) -> Iterator[TextIO]:
     try:
         with path.open(encoding="utf-8-sig") as file:
             yield file
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not CSV in UTF-8: {error}") from error
 
 
 def _header(path: Path, file: TextIO) -> list[str]:
-    header = next(csv.reader(file), None)
-    if not header:
+    line, header = next(_records(path, file), (1, []))
+    if not header or line > 1:
         raise ValueError(f"{path} is empty, or its first line is; that line must name the columns")
     return [name.strip() for name in header]
 
 
-def _dtype(lines: list[str]) -> type[np.int64 | np.float64]:
-    """Choose integers, which `numpy.loadtxt` reads six times faster, where there is nothing else.
+def _numbers(lines: list[str]) -> NDArray[np.int64 | np.float64]:
+    """Read integers, which takes a sixth of the time, where there is nothing else.
 
     Not float32: label numbers beyond 2**24 would run together in it.
     """
-    plain = not any(line.encode().translate(None, b"0123456789-,\n") for line in lines)
-    return np.int64 if plain else np.float64
+    read = partial(np.loadtxt, lines, comments=None, delimiter=",", quotechar='"', ndmin=2)
+    if not any(line.encode().translate(None, b"0123456789-,\n") for line in lines):
+        # Some may be too large for int64, or no number, such as 1-2.
+        with suppress(ValueError):
+            return read(dtype=np.int64)
+    return read(dtype=np.float64)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield each row below the header with the number of its line."""
     with _open(path) as file:
-        reader = csv.reader(file)
-        next(reader)
-        for cells in reader:
-            if cells:
-                yield reader.line_num, cells
+        yield from itertools.islice(_records(path, file), 1, None)
+
+
+def _records(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
+    """Yield the cells of each line that is not empty, header included, and the line's number."""
+    reader = csv.reader(file)
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {line}: {error}; is a quote not closed?") from error
+        if cells is None:
+            return
+        if reader.line_num > line:
+            raise ValueError(f"{path}, line {line}: a quote opens that the line does not close")
+        if cells:
+            yield line, cells
 
 
 def _nth_row(path: Path, row: int) -> tuple[int, list[str]]:
@@ -157,11 +183,18 @@ def _fault(path: Path, header: list[str], reason: str) -> ValueError:
                 f"it must have {len(header)}, as the header has"
             )
         for name, cell in zip(header, cells, strict=True):
-            try:
-                float(cell)
-            except ValueError:
+            if not _is_number(cell):
                 return ValueError(f"{path}, line {line}, column {name!r}: {cell!r} is not a number")
     return ValueError(f"{path} cannot be read as numbers: {reason}")
+
+
+def _is_number(cell: str) -> bool:
+    """Return whether `numpy.loadtxt` can read a cell; Python reads 1_0 and other scripts too."""
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return cell.isascii() and "_" not in cell
 
 
 def _abbreviate(names: list[str]) -> str:

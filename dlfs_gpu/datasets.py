@@ -80,10 +80,10 @@ def load_mnist(
 ) -> Splits:
     """Load MNIST: 60,000 and 10,000 handwritten digits of 28 by 28 pixels [1]_.
 
-    The four files are taken from `data_dir`, or else from the folder named by the environment
-    variable ``DLFS_GPU_DATA`` if any of them is there, packed (.gz) or not; or else they are
-    downloaded once to the user's cache folder. Wherever they come from, they are checked
-    against the published digests before they are used.
+    The four files, packed (.gz) or not, are taken from `data_dir`, or else from the folder named
+    by the environment variable ``DLFS_GPU_DATA``; where neither is given, they are downloaded
+    once to the user's cache folder. Wherever they come from, they are checked against the
+    published digests before they are used.
 
     Parameters
     ----------
@@ -155,6 +155,8 @@ class CsvData:
         Labels counted from 0, one-hot if that was asked for.
     classes : tuple of int
         The files' own labels: ``classes[t]`` is what the file says where `t_train` says t.
+    features : tuple of str
+        Names of the columns of `x_train` and `x_test`.
     """
 
     x_train: Array
@@ -162,6 +164,7 @@ class CsvData:
     x_test: Array
     t_test: Array
     classes: tuple[int, ...]
+    features: tuple[str, ...]
 
 
 def load_csv(
@@ -200,25 +203,33 @@ def load_csv(
         If a file is missing or cannot be read.
     ValueError
         If `scale` is not positive and finite in float32; if a file is empty, has no rows, not
-        exactly one label column, or no other; if a row has another length than the header, a
-        cell is not a finite number, or a label not an integer; if `test` has other columns or
-        labels than `train`, or `train` is too small to be split. The message names the file and
-        the line.
+        exactly one label column, no other, or two of one name; if a row has another length than
+        the header, a cell is not a finite number, or a label not an integer; if all labels of
+        `train` are the same; if `test` has other columns or labels than `train`, or `train` is
+        too small to be split. The message names the file and the line.
     """
     single = np.finfo(np.float32)
     if not float(single.tiny) <= scale <= float(single.max):
         raise ValueError(f"scale is {scale}; it must be positive and finite in float32")
     chosen = get_backend(backend)
     known = read_table(Path(train), label_column, scale)
-    classes, t_known = np.unique(known.labels, return_inverse=True)
+    classes, t_known, counts = np.unique(known.labels, return_inverse=True, return_counts=True)
+    if len(classes) == 1:
+        raise ValueError(f"{train} has only the label {classes[0]}; there must be two or more")
     if test is None:
-        try:
-            train_rows, test_rows = _stratified_split(known.labels)
-        except ValueError as error:
+        held = math.ceil(len(t_known) / 5)
+        fault = None
+        if lonely := int(np.sum(counts == 1)):
+            label = classes[np.argmin(counts)]
+            fault = f"{lonely} of its {len(classes)} labels, {label} for one, occur only once"
+        elif held < len(classes):
+            fault = f"a fifth of it is {held} rows, fewer than its {len(classes)} labels"
+        if fault is not None:
             raise ValueError(
-                f"{train} cannot be split into parts to train and to test on: {error} "
+                f"{train} cannot be split into parts to train and to test on: {fault}. "
                 "Add rows, or give a file as test."
-            ) from error
+            )
+        train_rows, test_rows = _stratified_split(known.labels)
         x_train, t_train = known.x[train_rows], t_known[train_rows]
         x_test, t_test = known.x[test_rows], t_known[test_rows]
     else:
@@ -230,6 +241,7 @@ def load_csv(
         *_place(chosen, x_train, t_train, len(classes), one_hot_label),
         *_place(chosen, x_test, t_test, len(classes), one_hot_label),
         tuple(classes.tolist()),
+        tuple(known.features),
     )
 
 

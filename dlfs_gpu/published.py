@@ -77,14 +77,14 @@ def load_published(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[
         The folder that must hold it; `dlfs_gpu.datasets.load_mnist` says where else it is looked
         for, and what is raised.
     """
-    source = _SOURCES[name]
-    paths = _locate(name, data_dir)
-    contents = [_checked_content(source, index, path) for index, path in enumerate(paths)]
-    train, test = (parse_pair(paths[i], contents[i], paths[i + 1], contents[i + 1]) for i in (0, 2))
-    for path, (_, t) in ((paths[1], train), (paths[3], test)):
-        if t.max() > 9:
-            raise ValueError(f"{path} holds a label {t.max()}; labels must lie between 0 and 9")
-    return train, test
+    if data_dir is None and (named := os.environ.get(DATA_VARIABLE)):
+        try:
+            return _read(name, _find(name, DATA_VARIABLE, named))
+        except ValueError as error:
+            raise ValueError(f"{DATA_VARIABLE} is {named}: {error}") from error
+    if data_dir is not None:
+        return _read(name, _find(name, "data_dir", data_dir))
+    return _read(name, [_download(name, index) for index in range(len(_FILES))])
 
 
 def cache_folder(name: str) -> Path:
@@ -94,27 +94,35 @@ def cache_folder(name: str) -> Path:
     return Path(pooch.os_cache("dlfs_gpu")) / name
 
 
-def _locate(name: str, data_dir: str | os.PathLike[str] | None) -> list[Path]:
-    """Return the paths of the four files, downloading them if there is no folder of them."""
-    folder = data_dir if data_dir is not None else os.environ.get(DATA_VARIABLE) or None
-    if folder is not None:
-        folder = Path(folder).expanduser()
-        # The packed name comes last, and so wins where both are there.
-        found = {
-            file: path
-            for file in _FILES
-            for path in (folder / file.removesuffix(".gz"), folder / file)
-            if path.is_file()
-        }
-        if len(found) == len(_FILES):
-            return list(found.values())
-        if found or data_dir is not None:
-            raise FileNotFoundError(
-                f"{DATA_VARIABLE if data_dir is None else 'data_dir'} is {folder}, which lacks "
-                f"{', '.join(file for file in _FILES if file not in found)}; it must hold all "
-                f"four files of {_SOURCES[name].title}"
-            )
-    return [_download(name, index) for index in range(len(_FILES))]
+def _find(name: str, argument: str, data_dir: str | os.PathLike[str]) -> list[Path]:
+    """Return the paths of the four files in a folder, which the error calls by `argument`."""
+    folder = Path(data_dir).expanduser()
+    # The packed name comes last, and so wins where both are there.
+    found = {
+        file: path
+        for file in _FILES
+        for path in (folder / file.removesuffix(".gz"), folder / file)
+        if path.is_file()
+    }
+    if len(found) < len(_FILES):
+        lacking = ", ".join(file for file in _FILES if file not in found)
+        raise FileNotFoundError(
+            f"{argument} is {folder}, which "
+            + (f"lacks {lacking}" if folder.is_dir() else "is no folder")
+            + f"; it must hold all four files of {_SOURCES[name].title}"
+            + (", or be unset to have them downloaded" if argument == DATA_VARIABLE else "")
+        )
+    return list(found.values())
+
+
+def _read(name: str, paths: list[Path]) -> tuple[Pair, Pair]:
+    source = _SOURCES[name]
+    contents = [_checked_content(source, index, path) for index, path in enumerate(paths)]
+    train, test = (parse_pair(paths[i], contents[i], paths[i + 1], contents[i + 1]) for i in (0, 2))
+    for path, (_, t) in ((paths[1], train), (paths[3], test)):
+        if t.max() > 9:
+            raise ValueError(f"{path} holds a label {t.max()}; labels must lie between 0 and 9")
+    return train, test
 
 
 def _download(name: str, index: int) -> Path:
@@ -150,6 +158,13 @@ def _checked_content(source: _Source, index: int, path: Path) -> bytes:
     found, expected = hashlib.sha256(data).hexdigest(), source.sha256[index]
     if found == expected:
         return unpack(path, data)
+    for other in _SOURCES.values():
+        if found == other.sha256[index]:
+            raise ValueError(
+                f"{path} is {other.title}'s, not {source.title}'s; name the folder of "
+                f"{source.title} with data_dir (--data-dir), or unset {DATA_VARIABLE} to have it "
+                "downloaded"
+            )
     digest = "SHA-256"
     if source.unpacked_md5 is not None:
         content = unpack(path, data)

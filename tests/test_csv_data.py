@@ -101,6 +101,24 @@ def test_variants_of_the_format(tmp_path: Path) -> None:
     assert data.classes == (2, 3)
 
 
+def test_errors_stay_short(write: Write) -> None:
+    path = write("label,a", *(f"{label},1" for label in range(10_000)))
+    with pytest.raises(ValueError, match="10000 of its 10000 labels, 0 for one") as caught:
+        load_csv(path)
+    assert len(str(caught.value)) < 300
+
+
+def test_features_beyond_int64(write: Write) -> None:
+    path = write("label,a", f"0,{10**30}", "1,1")
+    data = load_csv(path, path, scale=1e30)
+    np.testing.assert_array_equal(data.x_train, np.array([[1], [1e-30]], np.float32))
+
+
+def test_names_of_features(write: Write) -> None:
+    path = write("b,label,a", "1,2,3", "4,5,6")
+    assert load_csv(path, path).features == ("b", "a")
+
+
 def test_large_labels_stay_apart(write: Write) -> None:
     path = write("label,a", "16777216,0.5", "16777217,1")
     assert load_csv(path, path).classes == (16777216, 16777217)
@@ -117,7 +135,19 @@ def test_large_labels_stay_apart(write: Write) -> None:
         ([",".join(string.ascii_letters), "1"], r"are a, b, c, ..., Z \(52 in all\)"),
         ([*GOOD, "1,x,3"], "line 5, column 'a': 'x' is not a number"),
         ([*GOOD, "", "1,2,"], "line 6, column 'b': '' is not a number"),
-        ([*GOOD, "1,1_0,2"], "cannot be read as numbers.*1_0"),
+        ([*GOOD, "1,1_0,2"], "line 5, column 'a': '1_0' is not a number"),
+        ([*GOOD, "1,2,٣"], "line 5, column 'b': '٣' is not a number"),
+        ([*GOOD, "1,2,3-4"], "line 5, column 'b': '3-4' is not a number"),
+        ([*GOOD, '1,"2,3', "1,2,3"], "line 5: a quote opens that the line does not close"),
+        ([*GOOD, '1,"2,3', *["1,2,3"] * 30_000], "line 5: field larger .*; is a quote not closed"),
+        (['label,"a,b', "1,2,3"], "line 1: a quote opens that the line does not close"),
+        (["label,a,b,a", "1,2,3,4"], "has two columns named 'a'; names must differ"),
+        (["label,a,b", "7,2,3", "7,4,5"], "has only the label 7; there must be two or more"),
+        (
+            [*GOOD, f"{-(2**63)},2,3"],
+            f"line 5: the label is '{-(2**63)}'; it must be an integer below",
+        ),
+        ([*GOOD, f"{2**63},2,3"], f"line 5: the label is '{2**63}'; it must be an integer below"),
         ([*GOOD, "1,2"], "line 5 has 2 cells; it must have 3"),
         ([*GOOD, "1,2,3,4"], "line 5 has 4 cells; it must have 3"),
         (["label,a,b", "1,2", "3,4"], "line 2 has 2 cells; it must have 3"),
@@ -128,7 +158,8 @@ def test_large_labels_stay_apart(write: Write) -> None:
         ([*GOOD, "", "1.5,2,3"], "line 6: the label is '1.5'; it must be an integer"),
         ([*GOOD, "nan,2,3"], "line 5: the label is 'nan'; it must be an integer"),
         ([*GOOD, "1e300,2,3"], "line 5: the label is '1e300'; it must be an integer"),
-        (GOOD, "cannot be split .*Add rows, or give a file as test"),
+        (GOOD, "cannot be split .*: 1 of its 2 labels, 0 for one, occur only once. Add rows, or"),
+        (["label,a", "0,1", "0,2", "1,1", "1,2"], "a fifth of it is 1 rows, fewer than its 2 lab"),
     ],
 )
 def test_faulty_file(lines: list[str], message: str, write: Write) -> None:

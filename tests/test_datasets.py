@@ -135,12 +135,8 @@ class TestRealMnist:
         assert x_test.dtype == np.uint8
 
     def test_it_is_not_fashion_mnist(self, mnist_dir: Path) -> None:
-        found = "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
-        expected = "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"
-        with pytest.raises(
-            ValueError,
-            match=f"not Fashion-MNIST's {TRAIN_IMAGES}: the SHA-256 is {found}, .* {expected}",
-        ):
+        message = f"{TRAIN_IMAGES} is MNIST's, not Fashion-MNIST's; name the folder"
+        with pytest.raises(ValueError, match=message):
             load_fashion_mnist(data_dir=mnist_dir)
 
 
@@ -201,8 +197,28 @@ class TestLocalFiles:
         with pytest.raises(FileNotFoundError, match=f"lacks {', '.join(FILES)};"):
             load_mnist(data_dir=tmp_path)
         monkeypatch.setenv("DLFS_GPU_DATA", str(tmp_path))
+        message = (
+            f"DLFS_GPU_DATA is {tmp_path}, which lacks .* MNIST, or be unset to have them down"
+        )
+        with pytest.raises(FileNotFoundError, match=message):
+            load_mnist()
+        monkeypatch.setenv("DLFS_GPU_DATA", str(tmp_path / "nowhere"))
+        with pytest.raises(FileNotFoundError, match="nowhere, which is no folder; it must hold"):
+            load_mnist()
+        monkeypatch.setenv("DLFS_GPU_DATA", "")
         with pytest.raises(ConnectionError, match="cannot be downloaded"):
             load_mnist()
+
+    def test_the_other_data_set(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Files of both sets have the same names."""
+        other = dataclasses.replace(published._SOURCES["fashion-mnist"], sha256=("", "", "", ""))
+        monkeypatch.setitem(published._SOURCES, "fashion-mnist", other)
+        message = "is MNIST's, not Fashion-MNIST's; name the folder of Fashion-MNIST with data_dir"
+        with pytest.raises(ValueError, match=message):
+            load_fashion_mnist(data_dir=folder)
+        monkeypatch.setenv("DLFS_GPU_DATA", str(folder))
+        with pytest.raises(ValueError, match=f"^DLFS_GPU_DATA is {folder}: .*{message}"):
+            load_fashion_mnist()
 
     def test_unpacked_fashion_mnist(self, folder: Path) -> None:
         unpack(folder, TEST_LABELS)
