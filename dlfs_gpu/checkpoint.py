@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+import operator
 import os
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,36 +53,52 @@ def save_model(
     ----------
     path : path
     network : MultiLayerNet
-        Its parameters are written as they are, in their type; its sizes and activation as
-        metadata.
+        Its parameters are written as they are, in their type; its activation as metadata.
     classes : sequence of int, optional
         The label that each output stands for; 0, 1, 2, ... by default.
     data : mapping of str to what JSON can hold, optional
-        What it was trained on.
+        What it was trained on; `dlfs_gpu.sources.Source` says which keys mean what.
 
     Raises
     ------
+    TypeError
+        If `network` is not a MultiLayerNet, or `classes` or `data` hold something else.
     ValueError
-        If there are not as many classes as outputs.
+        If a parameter holds NaN or infinity, or there are not as many classes as outputs, all
+        different.
     OSError
         If the file cannot be written.
     """
     from safetensors.numpy import save
 
+    if not isinstance(network, MultiLayerNet):
+        raise TypeError(
+            f"network is a {type(network).__name__}; it must be a MultiLayerNet, such as "
+            "TwoLayerNet, to be built again from a file"
+        )
     outputs = network.sizes[-1]
-    labels = [int(label) for label in (range(outputs) if classes is None else classes)]
-    if len(labels) != outputs:
-        raise ValueError(f"classes has {len(labels)} labels; the network has {outputs} outputs")
-    metadata = {
-        "format": _FORMAT,
-        "sizes": json.dumps(network.sizes),
-        "activation": network.activation,
-        "classes": json.dumps(labels),
-        "data": json.dumps(dict(data or {})),
-    }
+    try:
+        labels = [
+            operator.index(label) for label in (range(outputs) if classes is None else classes)
+        ]
+    except TypeError as error:
+        raise TypeError(f"classes is {classes!r}; it must hold whole numbers") from error
+    _check_classes(labels, outputs)
+    try:
+        described = json.dumps(dict(data or {}))
+    except TypeError as error:
+        raise TypeError(f"data is {data!r}; it must be what JSON can hold: {error}") from error
+    _check_data(json.loads(described))
     host = network.backend.to_numpy
     # Contiguous, because safetensors writes the memory of any array as if it were.
     arrays = {key: np.ascontiguousarray(host(param)) for key, param in network.params.items()}
+    _check_finite(arrays)
+    metadata = {
+        "format": _FORMAT,
+        "activation": network.activation,
+        "classes": json.dumps(labels),
+        "data": described,
+    }
     with whole_file(path) as part:
         part.write_bytes(save(arrays, metadata))
 
@@ -95,7 +114,7 @@ def load_model(path: str | os.PathLike[str], *, backend: str | Backend | None = 
 
     Raises
     ------
-    FileNotFoundError
+    OSError
         If there is no such file.
     ValueError
         If the file is not one of `save_model`'s, or is damaged.
@@ -103,6 +122,8 @@ def load_model(path: str | os.PathLike[str], *, backend: str | Backend | None = 
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; it must be a model.safetensors file")
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there; it must be a model.safetensors file")
     place = get_backend(backend)
@@ -110,33 +131,118 @@ def load_model(path: str | os.PathLike[str], *, backend: str | Backend | None = 
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    # TypeError and AttributeError: a type of numbers that NumPy lacks.
+    except (SafetensorError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a safetensors file, or is damaged: {error}") from error
     if metadata.get("format") != _FORMAT:
         raise ValueError(f"{path} was not written by dlfs_gpu: its metadata lack {_FORMAT!r}")
     try:
-        sizes = json.loads(metadata["sizes"])
+        sizes = _sizes(arrays)
+        # Earlier versions wrote the sizes too.
+        if "sizes" in metadata and (told := _parsed(metadata, "sizes")) != sizes:
+            raise ValueError(f"sizes is {told}, but its arrays are of a network of sizes {sizes}")
+        _check_finite(arrays)
+        classes, data = _parsed(metadata, "classes"), _parsed(metadata, "data")
+        _check_classes(classes, sizes[-1])
+        _check_data(data)
         network = MultiLayerNet(
             *(sizes[0], sizes[1:-1], sizes[-1]),
-            activation=metadata["activation"],
+            activation=_known(metadata, "activation"),
             dtype=str(arrays["W1"].dtype),
             backend=place,
         )
-        model = Model(network, tuple(json.loads(metadata["classes"])), json.loads(metadata["data"]))
-    except (LookupError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} does not describe a network: {error!r}") from error
-    if len(model.classes) != sizes[-1]:
-        raise ValueError(
-            f"{path} has {len(model.classes)} classes; its network has {sizes[-1]} outputs"
-        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} does not describe a network: {error}") from error
     for key, param in network.params.items():
-        array = arrays.get(key)
-        if array is None or array.shape != param.shape or array.dtype != param.dtype:
-            found = "lacks it" if array is None else f"has {array.dtype} of shape {array.shape}"
-            raise ValueError(
-                f"{path}: {key} must be {param.dtype} of shape {param.shape}; the file {found}"
-            )
+        param[...] = place.asarray(arrays[key])
+    return Model(network, tuple(classes), data)
+
+
+def _sizes(arrays: Mapping[str, np.ndarray]) -> list[int]:
+    """Return the sizes of the network whose parameters these are.
+
+    They are taken from the arrays, which are as large as the file, and from nothing that a file
+    may claim without holding it.
+    """
+    keys = [f"{kind}{k}" for k in range(1, len(arrays) // 2 + 1) for kind in "Wb"]
+    if not keys or set(keys) != set(arrays):
+        raise ValueError(f"it holds {', '.join(sorted(arrays))}; it must hold W1, b1, W2, b2, ...")
+    W1 = arrays["W1"]
+    if W1.dtype not in (np.float32, np.float64) or W1.ndim != 2:
+        raise ValueError(f"W1 is {_described(W1)}; it must be a float32 or float64 matrix")
+    sizes = [W1.shape[0]]
+    for W, b in zip(keys[::2], keys[1::2], strict=True):
+        outputs = arrays[W].shape[-1] if arrays[W].ndim else 0
+        for key, shape in ((W, (sizes[-1], outputs)), (b, (outputs,))):
+            if arrays[key].shape != shape or arrays[key].dtype != W1.dtype:
+                raise ValueError(
+                    f"{key} is {_described(arrays[key])}; it must be {W1.dtype} of shape {shape}"
+                )
+        sizes.append(outputs)
+    return sizes
+
+
+def _described(array: np.ndarray) -> str:
+    return f"{array.dtype} of shape {array.shape}"
+
+
+def _known(metadata: Mapping[str, str], key: str) -> str:
+    if key not in metadata:
+        raise ValueError(f"its metadata lack {key!r}")
+    return metadata[key]
+
+
+def _parsed(metadata: Mapping[str, str], key: str) -> Any:
+    try:
+        return json.loads(_known(metadata, key))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{key} is not JSON: {error}") from error
+
+
+def _check_finite(arrays: Mapping[str, np.ndarray]) -> None:
+    for key, array in arrays.items():
         if not np.isfinite(array).all():
-            raise ValueError(f"{path} holds NaN or infinity in {key}")
-        param[...] = place.asarray(array)
-    return model
+            raise ValueError(f"{key} holds NaN or infinity; every number must be finite")
+
+
+def _check_classes(classes: Any, outputs: int) -> None:
+    if not isinstance(classes, list) or not all(
+        type(label) is int and -(2**63) <= label < 2**63 for label in classes
+    ):
+        raise ValueError(f"classes is {reprlib.repr(classes)}; it must be a list of whole numbers")
+    if len(classes) != outputs:
+        raise ValueError(f"classes has {len(classes)} labels; the network has {outputs} outputs")
+    if len(set(classes)) != len(classes):
+        raise ValueError(f"classes is {reprlib.repr(classes)}; no label may be there twice")
+
+
+def _check_data(data: Any) -> None:
+    """Raise ValueError if what a network was trained on is not told as `train` tells it."""
+    if not isinstance(data, dict):
+        raise ValueError(f"data is {reprlib.repr(data)}; it must be an object")
+    for key, (is_right, description) in _DATA.items():
+        if key in data and not is_right(data[key]):
+            raise ValueError(
+                f"{key} in data is {reprlib.repr(data[key])}; it must be {description}"
+            )
+
+
+def _is_scale(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and 0 < value < math.inf)
+
+
+_DATA: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "name": (lambda value: isinstance(value, str), "a string"),
+    "test_data": (lambda value: isinstance(value, str | None), "a string or null"),
+    "label_column": (lambda value: isinstance(value, str | None), "a string or null"),
+    "scale": (_is_scale, "a positive number or null"),
+    "features": (
+        lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+        "a list of strings",
+    ),
+    "rows": (
+        lambda value: isinstance(value, dict) and all(type(n) is int for n in value.values()),
+        "an object of whole numbers",
+    ),
+}
+"""What the keys of `Model.data` must hold where they are there, and how to say so."""

@@ -3,24 +3,101 @@
 from __future__ import annotations
 
 import importlib.metadata
+import io
+import os
 import platform
+import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
+import typer.core
 
 from dlfs_gpu import workflows
 from dlfs_gpu.backend import BackendError, get_backend
 from dlfs_gpu.sources import Source, load_data
 
+# Where the command line calls an argument by another name than its own.
+_OPTIONS = {
+    "batch_size": "--batch-size",
+    "data_dir": "--data-dir",
+    "dropout_ratio": "--dropout",
+    "h": "--step",
+    "hidden_size": "--hidden",
+    "patience": "--early-stopping",
+    "weight_decay_lambda": "--weight-decay",
+} | {
+    name: f"--{name}"
+    for name in (
+        "activation", "backend", "dtype", "gradient", "iterations", "lr", "method", "only",
+        "optimizer", "out", "scale",
+    )
+}  # fmt: skip
+
+# What bad arguments, files and machines raise.
+_MENDABLE = (ArithmeticError, BackendError, MemoryError, OSError, TypeError, ValueError)
+
+
+class _Commands(typer.core.TyperGroup):
+    """The commands; errors a user can mend are one message and the exit status 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(128 + signal.SIGINT) from None
+        except _MENDABLE as error:
+            if ctx.params["traceback"]:
+                raise
+            name, _, rest = (str(error) or type(error).__name__).partition(" ")
+            message = f"{_OPTIONS.get(name, name)} {rest}".rstrip()
+            typer.echo(f"dlfs-gpu: {message}", err=True)
+            raise typer.Exit(2) from error
+
+
 app = typer.Typer(
-    help="Chapter 4 of Deep Learning from Scratch on NumPy or an NVIDIA GPU.",
+    cls=_Commands,
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dlfs-gpu {_version('dlfs-gpu')}")
+        raise typer.Exit
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+    traceback: Annotated[
+        bool,
+        typer.Option("--traceback", help="Show where an error comes from, to report a defect."),
+    ] = False,
+) -> None:
+    """Chapter 4 of Deep Learning from Scratch on NumPy or an NVIDIA GPU."""
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise typer.BadParameter("it must not be empty")
+    return Path(text)
 
 
 BackendOption = Annotated[
@@ -34,19 +111,27 @@ DataDirOption = Annotated[
     Path | None,
     typer.Option(
         "--data-dir",
+        parser=_path,
+        metavar="PATH",
         help="Folder of the four files of mnist or fashion-mnist.  [default: DLFS_GPU_DATA, or "
         "downloaded]",
     ),
 ]
 LabelOption = Annotated[
-    str, typer.Option("--label-column", help="Column of the labels in CSV files.")
+    str | None,
+    typer.Option("--label-column", help="Column of the labels in CSV files.  [default: label]"),
 ]
 ScaleOption = Annotated[
-    float, typer.Option("--scale", help="What the other columns of CSV files are divided by.")
+    float | None,
+    typer.Option(
+        "--scale", help="What the other columns of CSV files are divided by.  [default: 255]"
+    ),
 ]
 HiddenOption = Annotated[
     str,
-    typer.Option("--hidden", help="Sizes of the hidden layers, such as 50 or 512,512."),
+    typer.Option(
+        "--hidden", help="Sizes of the hidden layers, such as 50 or 512,512; '' for none."
+    ),
 ]
 ActivationOption = Annotated[
     str,
@@ -69,14 +154,11 @@ DtypeOption = Annotated[str, typer.Option("--dtype", help="float32 or float64.")
 @app.command()
 def info(backend: BackendOption = None) -> None:
     """Show versions, backend, device and memory."""
+    chosen = get_backend(backend)
     names = ["dlfs-gpu", "numpy", "array-api-compat", "cupy-cuda12x", "cupy-cuda13x"]
     for name in names:
-        try:
-            typer.echo(f"{name:18}{importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            typer.echo(f"{name:18}not installed")
+        typer.echo(f"{name:18}{_version(name)}")
     typer.echo(f"{'python':18}{platform.python_version()} on {platform.platform()}")
-    chosen = get_backend(backend)
     typer.echo(f"{'backend':18}{chosen.name}")
     typer.echo(f"{'why':18}{chosen.reason}")
     typer.echo(f"{'device':18}{chosen.device}")
@@ -90,8 +172,8 @@ def train(
     test_data: Annotated[
         str | None, typer.Option(help="CSV file to test on.  [default: a fifth of --data]")
     ] = None,
-    label_column: LabelOption = "label",
-    scale: ScaleOption = 255.0,
+    label_column: LabelOption = None,
+    scale: ScaleOption = None,
     backend: BackendOption = None,
     gradient: Annotated[
         str,
@@ -126,13 +208,19 @@ def train(
     seed: SeedOption = 0,
     dtype: DtypeOption = "float32",
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the results.  [default: runs/DATA-TIME]")
+        Path | None,
+        typer.Option(
+            parser=_path,
+            metavar="PATH",
+            help="Folder for the results, which replace those there.  [default: runs/DATA-TIME]",
+        ),
     ] = None,
 ) -> None:
     """Train a network on digits, MNIST or a CSV file.
 
-    Writes history.csv, summary.json, curves.png and model.safetensors. Ctrl-C ends it early, and
-    they are written all the same.
+    Writes history.csv, summary.json, curves.png and model.safetensors. Ctrl-C, SIGTERM and SIGHUP
+    end it early: the results are written all the same, and the exit status is 128 and the number
+    of the signal, 130 for Ctrl-C. A second one ends it at once.
     """
     place = get_backend(backend)
     source = Source(data, test_data, label_column, scale)
@@ -159,14 +247,16 @@ def train(
     typer.echo(f"results in {folder}")
     if summary["stopped"] == "diverged":
         raise FloatingPointError("training diverged: the loss is not finite any more; lower --lr")
+    if summary["signal"] is not None:
+        raise typer.Exit(128 + signal.Signals[summary["signal"]])
 
 
 @app.command()
 def gradcheck(
     data: DataOption = "digits",
     data_dir: DataDirOption = None,
-    label_column: LabelOption = "label",
-    scale: ScaleOption = 255.0,
+    label_column: LabelOption = None,
+    scale: ScaleOption = None,
     backend: BackendOption = None,
     hidden: HiddenOption = "50",
     activation: ActivationOption = "sigmoid",
@@ -207,7 +297,10 @@ def gradcheck(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Option(help="model.safetensors of a training run.")],
+    model: Annotated[
+        Path,
+        typer.Option(parser=_path, metavar="PATH", help="model.safetensors of a training run."),
+    ],
     data: Annotated[
         str | None,
         typer.Option(
@@ -228,7 +321,12 @@ def predict(
     ] = None,
     backend: BackendOption = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for confusion_matrix.png and predictions.csv.")
+        Path | None,
+        typer.Option(
+            parser=_path,
+            metavar="PATH",
+            help="Folder for confusion_matrix.png and predictions.csv, which replace those there.",
+        ),
     ] = None,
 ) -> None:
     """Answer for data with a trained network.
@@ -243,13 +341,22 @@ def predict(
 
 @app.command()
 def chapter4(
-    out: Annotated[Path, typer.Option(help="Folder for index.html, figures and report.json.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            parser=_path,
+            metavar="PATH",
+            help="Folder for index.html, figures and report.json, which replace those there.",
+        ),
+    ],
     backend: BackendOption = None,
     data_dir: Annotated[
         Path | None,
         typer.Option(
+            parser=_path,
+            metavar="PATH",
             help="Folder of the files of MNIST.  [default: DLFS_GPU_DATA, or where they were "
-            "downloaded; where they are not, the digits are used]"
+            "downloaded; where they are not, the digits are used]",
         ),
     ] = None,
     only: Annotated[
@@ -289,17 +396,45 @@ def parse_sizes(text: str) -> list[int]:
         ) from None
 
 
-def main() -> Any:
-    """Run the command line; errors a user can mend are one message and the exit status 2."""
+class _Unfailing:
+    """A stream that loses what cannot be written, so that no training is lost with it."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        if stream is None:
+            # Takes the number of the closed stream, which no file of ours then gets.
+            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        if isinstance(stream, io.TextIOWrapper):
+            # Help has letters that not every terminal has.
+            stream.reconfigure(errors="replace")
+        self._stream = stream
+        self.failed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except (OSError, ValueError):
+            self.failed = True
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            self.failed = True
+
+
+def main() -> None:
+    """Run the command line; what cannot be printed makes the exit status 1."""
+    out, err = _Unfailing(sys.stdout), _Unfailing(sys.stderr)
+    sys.stdout, sys.stderr = out, err
     try:
-        return app(prog_name="dlfs-gpu")
-    except (
-        ArithmeticError,
-        BackendError,
-        MemoryError,
-        OSError,
-        TypeError,
-        ValueError,
-    ) as error:
-        typer.echo(f"dlfs-gpu: {str(error) or type(error).__name__}", err=True)
-        sys.exit(2)
+        app(prog_name="dlfs-gpu")
+    except SystemExit as ended:
+        out.flush()
+        if out.failed and not ended.code:
+            typer.echo("dlfs-gpu: standard output cannot be written", err=True)
+            sys.exit(1)
+        raise

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import csv
 import datetime
+import itertools
 import json
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields
@@ -18,13 +20,16 @@ import numpy as np
 
 from dlfs_gpu.backend import Array, Backend, namespace_of
 from dlfs_gpu.checkpoint import Model, load_model, save_model
-from dlfs_gpu.csv_data import read_table
-from dlfs_gpu.files import output_folder, whole_file
+from dlfs_gpu.csv_data import check_features, read_table
+from dlfs_gpu.files import check_readable, output_folder, whole_file, whole_results
 from dlfs_gpu.gradient_check import GradientReport, check_gradients
 from dlfs_gpu.networks import MultiLayerNet
 from dlfs_gpu.plots import plot_confusion_matrix, plot_curves
-from dlfs_gpu.sources import Data, Source, load_data
+from dlfs_gpu.sources import Data, Source, check_source, load_data
 from dlfs_gpu.training import Trainer
+
+RESULTS = ("history.csv", "curves.png", "model.safetensors", "summary.json")
+_ANSWERS = ("confusion_matrix.png", "predictions.csv")
 
 # Samples answered for at once, so that large files need little memory.
 _PREDICTION_BATCH = 10_000
@@ -46,7 +51,21 @@ def make_network(
     dtype: str,
     backend: Backend,
 ) -> MultiLayerNet:
-    """Return a network for the data; with one sigmoid layer, that of the chapter."""
+    """Return a network for the data; with one sigmoid layer, that of the chapter.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, or the weights alone need more memory than is free.
+    """
+    sizes = [data.x_train.shape[1], *hidden, len(data.classes)]
+    # Drawn in float64 on every backend.
+    needed = 8 * sum(n * m for n, m in itertools.pairwise(sizes))
+    if min(sizes) > 0 and needed > (free := backend.free_memory()):
+        raise ValueError(
+            f"--hidden is {','.join(map(str, hidden))}, whose weights take {needed / 2**30:,.1f} "
+            f"GiB; it must fit into the {free / 2**30:,.1f} GiB of memory that are free"
+        )
     chapter = len(hidden) == 1 and activation == "sigmoid"
     return MultiLayerNet(
         data.x_train.shape[1],
@@ -83,7 +102,9 @@ def train(
 ) -> dict[str, Any]:
     """Train on data, write the results to a folder, and return the summary.
 
-    Ctrl-C ends the training after the current update, and the results are written all the same.
+    Ctrl-C, SIGTERM and SIGHUP end the training after the current update, and the results are
+    written all the same; the summary says under "signal" which it was. Weights that are not finite
+    are not written.
     """
     network = make_network(data, hidden, activation, weight_decay, dropout, seed, dtype, backend)
     if lr is None and optimizer.lower() == "sgd":
@@ -105,9 +126,10 @@ def train(
         t_val=t_val,
         patience=patience,
     )
-    output_folder(folder)
-    with _stop_on_interrupt(trainer.stop):
+    output_folder(folder, RESULTS)
+    with _stop_on_signals(trainer.stop) as received:
         history = trainer.train()
+        finite = all(map(_is_finite, network.params.values()))
         summary = {
             "data": data.source.name,
             "backend": backend.name,
@@ -131,21 +153,52 @@ def train(
             "iterations_per_second": history.iterations_per_second,
             "train_accuracy": network.accuracy(x, t),
             "test_accuracy": network.accuracy(data.x_test, data.t_test),
+            "model": "model.safetensors" if finite else None,
         }
-        save_model(
-            folder / "model.safetensors", network, classes=data.classes, data=asdict(data.source)
-        )
-        history.write_csv(folder / "history.csv")
-        plot_curves(
-            history.losses,
-            history.iterations,
-            history.train_accuracy,
-            history.test_accuracy,
-            folder / "curves.png",
-        )
-        with whole_file(folder / "summary.json") as part:
-            part.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        with whole_results(folder, RESULTS) as part:
+            if finite:
+                save_model(
+                    part / "model.safetensors", network, classes=data.classes, data=_origin(data)
+                )
+            history.write_csv(part / "history.csv")
+            plot_curves(
+                history.losses,
+                history.iterations,
+                history.train_accuracy,
+                history.test_accuracy,
+                part / "curves.png",
+            )
+            summary["signal"] = received[0].name if received else None
+            text = json.dumps(summary, indent=2) + "\n"
+            (part / "summary.json").write_text(text, encoding="utf-8")
     return summary
+
+
+def _is_finite(param: Array) -> bool:
+    xp = namespace_of(param)
+    return bool(xp.all(xp.isfinite(param)))
+
+
+def _origin(data: Data) -> dict[str, Any]:
+    """Return what a model needs to know of the data it was trained on.
+
+    Of CSV files also what tells whether they are still the same, and the same from other folders.
+    """
+    source = data.source
+    if data.features is None:
+        return asdict(source)
+    files, counts = [os.path.abspath(source.name)], [len(data.x_train)]
+    if source.test_data is None:
+        counts[0] += len(data.x_test)
+    else:
+        files.append(os.path.abspath(source.test_data))
+        counts.append(len(data.x_test))
+    return asdict(source) | {
+        "name": files[0],
+        "test_data": files[1] if len(files) == 2 else None,
+        "features": list(data.features),
+        "rows": dict(zip(files, counts, strict=True)),
+    }
 
 
 def describe(summary: dict[str, Any]) -> str:
@@ -164,6 +217,7 @@ def describe(summary: dict[str, Any]) -> str:
             f"train accuracy {summary['train_accuracy']:.4f}",
             f"test accuracy  {summary['test_accuracy']:.4f}",
         ]
+        + ([] if summary["model"] else ["no model is written: its weights are not finite"])
     )
 
 
@@ -209,10 +263,13 @@ def predict(
     model = load_model(model_path, backend=backend)
     source = _source(model, model_path, name, label_column, scale)
     if name is not None and source.is_csv:
-        table = read_table(Path(name), source.label_column, source.scale)
+        check_source(source, data_dir)
+        table = read_table(Path(name), *source.reading)
+        if "features" in model.data:
+            check_features(table.path, table.features, model.data["features"], model_path)
         x, labels, title = backend.asarray(table.x), table.labels, name
     else:
-        data = load_data(source, data_dir, backend)
+        data = _data_again(model, model_path, source, data_dir, backend, named=name is not None)
         x, labels = data.x_test, np.asarray(data.classes)[backend.to_numpy(data.t_test)]
         title = source.test_data or f"{source.name}, test part"
     if x.shape[1] != model.network.sizes[0]:
@@ -223,7 +280,7 @@ def predict(
     if strange := sorted(set(labels.tolist()) - set(model.classes)):
         raise ValueError(f"{title} holds the label {strange[0]}, which {model_path} never saw")
     if folder is not None:
-        output_folder(folder)
+        output_folder(folder, _ANSWERS)
     answers = _answers(model, x)
     matrix = np.zeros((len(model.classes),) * 2, dtype=np.int64)
     place = {label: k for k, label in enumerate(model.classes)}
@@ -246,14 +303,45 @@ def _source(
     model: Model, path: Path, name: str | None, label_column: str | None, scale: float | None
 ) -> Source:
     """Return what the model was trained on, but for what is given."""
-    given = {"name": name, "label_column": label_column, "scale": scale}
     known = {key: model.data[key] for key in (f.name for f in fields(Source)) if key in model.data}
-    known |= {key: value for key, value in given.items() if value is not None}
     if name is not None:
-        known["test_data"] = None
+        known |= {"name": name, "test_data": None}
     if "name" not in known:
         raise ValueError(f"{path} does not say what it was trained on: give --data")
-    return Source(**known)
+    if not Source(known["name"]).is_csv:
+        known |= {"label_column": None, "scale": None}
+    given = {"label_column": label_column, "scale": scale}
+    return Source(**known | {key: value for key, value in given.items() if value is not None})
+
+
+def _data_again(
+    model: Model,
+    path: Path,
+    source: Source,
+    data_dir: Path | None,
+    backend: Backend,
+    *,
+    named: bool,
+) -> Data:
+    """Return data of the given name, or without one what the model was trained on."""
+    if named or not source.is_csv:
+        return load_data(source, data_dir, backend)
+    for file in (source.name, source.test_data):
+        if file is not None:
+            check_readable(f"no --data is given, and what {path} was trained on", Path(file))
+    try:
+        data = load_data(source, data_dir, backend)
+        origin = _origin(data)
+        known = model.data.get("features", origin["features"])
+        check_features(Path(source.name), origin["features"], known, path)
+        for file, rows in model.data.get("rows", {}).items():
+            if origin["rows"].get(file) != rows:
+                raise ValueError(f"{file} had {rows} rows then, and has {origin['rows'].get(file)}")
+    except ValueError as error:
+        raise ValueError(
+            f"no --data is given, and {path} was trained on {source.name}: {error}"
+        ) from error
+    return data
 
 
 def _answers(model: Model, x: Array) -> np.ndarray:
@@ -270,6 +358,8 @@ def _split(
     """Return training and validation data; the same samples on every backend."""
     if not 0 <= share < 1:
         raise ValueError(f"--validation-split is {share}; it must be at least 0 and less than 1")
+    if patience is not None and patience < 1:
+        raise ValueError(f"--early-stopping is {patience}; it must be 1 or more")
     if patience is not None and share == 0:
         raise ValueError(
             f"--early-stopping is {patience}, but --validation-split is 0: early stopping "
@@ -290,23 +380,40 @@ def _split(
 
 
 @contextlib.contextmanager
-def _stop_on_interrupt(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` on the first Ctrl-C inside; a second one interrupts as ever."""
+def _stop_on_signals(stop: Callable[[], None]) -> Iterator[list[signal.Signals]]:
+    """Call `stop` on the first signal that asks to end, and yield a list that it will be in.
+
+    A second one does what it ever did. Signals that are ignored, as under nohup, stay so.
+    """
+    received: list[signal.Signals] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield received
         return
 
     def handle(number: int, frame: Any) -> None:
-        # Not by print: that fails when it is in the middle of another one.
-        os.write(2, b"\nstopping after this update; the results are kept\n")
-        signal.signal(signal.SIGINT, previous)
+        received.append(signal.Signals(number))
+        restore()
+        # Not by print: that fails when it is in the middle of another one. Where standard error
+        # was closed at the start, 2 may be one of our files.
+        if sys.__stderr__ is not None:
+            with contextlib.suppress(OSError):
+                os.write(2, b"\nstopping after this update; the results are kept\n")
         stop()
 
-    previous = signal.signal(signal.SIGINT, handle)
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    # Windows has no SIGHUP.
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    found = {signal.Signals[name]: signal.getsignal(signal.Signals[name]) for name in names}
+    previous = {n: handler for n, handler in found.items() if handler not in (signal.SIG_IGN, None)}
+    for number in previous:
+        signal.signal(number, handle)
     try:
-        yield
+        yield received
     finally:
-        signal.signal(signal.SIGINT, previous)
+        restore()
 
 
 def _table(matrix: np.ndarray, classes: Sequence[int], name: str) -> str:

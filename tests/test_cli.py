@@ -20,6 +20,7 @@ from dlfs_gpu import cli
 from dlfs_gpu.chapter4 import SECTIONS
 from dlfs_gpu.checkpoint import load_model
 from dlfs_gpu.layers import Affine
+from dlfs_gpu.workflows import RESULTS
 
 COMMANDS = ("info", "train", "gradcheck", "predict", "chapter4")
 LETTERS = tuple(label for label in range(25) if label != 9)
@@ -58,6 +59,8 @@ def run_process(*arguments: object, cwd: Path, **environment: str) -> Result:
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Run a command in this process, in a new folder: the same code, without the start."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("DLFS_GPU_DATA", raising=False)
 
@@ -134,8 +137,7 @@ class TestTrain:
 
     def test_model(self, trained: tuple[Path, Result]) -> None:
         folder, _ = trained
-        names = {"history.csv", "summary.json", "curves.png", "model.safetensors"}
-        assert {path.name for path in folder.iterdir()} == names
+        assert {path.name for path in folder.iterdir()} == set(RESULTS)
         model = load_model(folder / "model.safetensors", backend="numpy")
         assert model.network.sizes == [64, 50, 10]
         _, (x, t) = dlfs_gpu.load_digits(backend="numpy")
@@ -178,8 +180,9 @@ class TestTrain:
         result = run("train", "--hidden", "", "--iterations", 20, "--out", "a")
         assert result.out.startswith("digits: 64-10, ")
 
-    @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
-    def test_interruption(self, tmp_path: Path) -> None:
+    @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no signals to one process")
+    @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+    def test_interruption(self, tmp_path: Path, name: str) -> None:
         process = subprocess.Popen(
             [sys.executable, "-m", "dlfs_gpu", "train", "--iterations", "100000000", "--out", "a"],
             cwd=tmp_path,
@@ -191,13 +194,13 @@ class TestTrain:
         with process:
             assert process.stderr is not None
             assert process.stderr.readline().startswith("update      0")
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.Signals[name])
             out, err = process.communicate(timeout=60)
-        assert process.returncode == 0
+        assert process.returncode == 128 + signal.Signals[name]
         assert "stopping after this update; the results are kept" in err
         assert "Traceback" not in err
         summary = summary_in(tmp_path / "a")
-        assert summary["stopped"] == "interrupted"
+        assert (summary["stopped"], summary["signal"]) == ("interrupted", name)
         assert f"\ninterrupted after {summary['iterations']:,} update" in out
         rows = (tmp_path / "a" / "history.csv").read_text().splitlines()
         assert len(rows) == summary["iterations"] + 2
@@ -205,7 +208,57 @@ class TestTrain:
         assert (tmp_path / "a" / "curves.png").is_file()
         load_model(tmp_path / "a" / "model.safetensors", backend="numpy")
 
+    @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP")
+    def test_a_signal_that_is_ignored_stays_so(self, tmp_path: Path) -> None:
+        """As under nohup."""
+        process = subprocess.Popen(
+            # Long enough to be interrupted, with a line for every 5,000 updates.
+            [sys.executable, "-m", "dlfs_gpu", "train", "--iterations", "200000", "--out", "a"],
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        )
+        with process:
+            assert process.stderr is not None
+            assert process.stderr.readline().startswith("update      0")
+            process.send_signal(signal.SIGHUP)
+            assert process.stderr.readline().startswith("update")
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=60)
+        assert process.returncode == 128 + signal.SIGTERM
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="Windows has another shell")
+    @pytest.mark.parametrize(
+        ("shell", "status"),
+        [
+            ("2>&-", 0),
+            ("2>/dev/full", 0),
+            ("2>&1 | head -1", None),
+            ("| true", 1),
+            (">/dev/full", 1),
+            (">&- 2>&-", 0),
+        ],
+    )
+    def test_nobody_reads(self, tmp_path: Path, shell: str, status: int | None) -> None:
+        command = f"{sys.executable} -m dlfs_gpu train --iterations 300 --out a"
+        if shell[0] == "|":
+            command = f"set -o pipefail; {command}"
+        done = subprocess.run(
+            ["bash", "-c", f"{command} {shell}"],
+            cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert status is None or done.returncode == status
+        assert "Traceback" not in done.stdout + done.stderr
+        assert "Exception" not in done.stdout + done.stderr
+        assert len((tmp_path / "a" / "history.csv").read_text().splitlines()) == 302
+        load_model(tmp_path / "a" / "model.safetensors", backend="numpy")
+        assert {path.name for path in (tmp_path / "a").iterdir()} == set(RESULTS)
+
     def test_divergence(self, run: Run) -> None:
+        run("train", "--iterations", 1, "--out", "a")
         result = run("train", "--activation", "relu", "--lr", 1e30, "--out", "a")
         assert result.status == 2
         assert "\ndiverged after 14 updates in " in result.out
@@ -213,6 +266,8 @@ class TestTrain:
         assert result.err.splitlines()[-1] == message
         assert "Warning" not in result.err
         assert summary_in(Path("a"))["stopped"] == "diverged"
+        assert "\nno model is written: its weights are not finite\n" in result.out
+        assert {path.name for path in Path("a").iterdir()} == {*RESULTS} - {"model.safetensors"}
 
 
 class TestSignLanguage:
@@ -232,7 +287,9 @@ class TestSignLanguage:
 
         return write_file
 
-    def test_train_and_predict(self, run: Run, write: Callable[[str, int], None]) -> None:
+    def test_train_and_predict(
+        self, run: Run, write: Callable[[str, int], None], tmp_path: Path
+    ) -> None:
         write("train.csv", 10)
         write("test.csv", 3)
         options = ("--hidden", "128,128", "--activation", "relu", "--optimizer", "adam")
@@ -251,7 +308,7 @@ class TestSignLanguage:
         assert result.status == 0, result.err
         lines = result.out.splitlines()
         right = round(72 * summary["test_accuracy"])
-        assert lines[0] == f"test.csv: accuracy {right / 72:.4f} ({right} of 72)"
+        assert lines[0] == f"{tmp_path / 'test.csv'}: accuracy {right / 72:.4f} ({right} of 72)"
         assert lines[2].split() == [str(label) for label in LETTERS]
         table = [[0 if cell == "." else int(cell) for cell in line.split()] for line in lines[3:-1]]
         assert [row[0] for row in table] == list(LETTERS)
@@ -317,49 +374,61 @@ class TestInfo:
     ("arguments", "message"),
     [
         ("train --data mnits", "--data is 'mnits'; it must be digits, mnist, fashion-mnist, or a"),
-        ("train --data mnist --data-dir .", "data_dir is ., which lacks train-images"),
-        ("train --data gone.csv", "No such file or directory: 'gone.csv'"),
+        ("train --data mnist --data-dir .", "--data-dir is ., which lacks train-images"),
+        ("train --data gone.csv", "--data is gone.csv: there is no such file"),
         ("train --data-dir .", "--data-dir is ., but --data is digits, which needs no folder"),
         ("train --test-data a.csv", "--test-data is a.csv, but --data is digits, which has its"),
-        ("train --backend cuda", "backend is 'cuda'; it must be one of 'auto', 'numpy', 'cupy'"),
-        ("train --activation swish", "activation is 'swish'; it must be one of relu, sigmoid, t"),
-        ("train --optimizer sgdm", "optimizer is 'sgdm'; it must be one of sgd, momentum, nest"),
-        ("train --dtype float16", "dtype is 'float16'; it must be 'float32' or 'float64'"),
-        ("train --gradient exact", "gradient is 'exact'; it must be one of ('backprop', "),
+        ("train --backend cuda", "--backend is 'cuda'; it must be one of 'auto', 'numpy', 'c"),
+        ("train --activation swish", "--activation is 'swish'; it must be one of relu, sigmoid, "),
+        ("train --optimizer sgdm", "--optimizer is 'sgdm'; it must be one of sgd, momentum, ne"),
+        ("train --dtype float16", "--dtype is 'float16'; it must be 'float32' or 'float64'"),
+        ("train --gradient exact", "--gradient is 'exact'; it must be one of "),
         ("train --hidden 50;20", "--hidden is '50;20'; it must be whole numbers with commas"),
         ("train --hidden 50,", "--hidden is '50,'; it must be whole numbers with commas"),
-        ("train --hidden 0", "hidden_size is 0; it must be a positive whole number"),
-        ("train --hidden -5", "hidden_size is -5; it must be a positive whole number"),
-        ("train --batch-size 1438", "batch_size is 1438; it must not be above the number of sam"),
-        ("train --batch-size 0", "batch_size is 0; it must be at least 1"),
-        ("train --lr 0", "lr is 0.0; it must be positive and finite"),
-        ("train --lr -1", "lr is -1.0; it must be positive and finite"),
-        ("train --lr nan", "lr is nan; it must be positive and finite"),
-        ("train --lr inf", "lr is inf; it must be positive and finite"),
+        ("train --hidden 0", "--hidden is 0; it must be a positive whole number"),
+        ("train --hidden -5", "--hidden is -5; it must be a positive whole number"),
+        ("train --batch-size 1438", "--batch-size is 1438; it must not be above the number of s"),
+        ("train --batch-size 0", "--batch-size is 0; it must be at least 1"),
+        ("train --lr 0", "--lr is 0.0; it must be positive and finite"),
+        ("train --lr -1", "--lr is -1.0; it must be positive and finite"),
+        ("train --lr nan", "--lr is nan; it must be positive and finite"),
+        ("train --lr inf", "--lr is inf; it must be positive and finite"),
         ("train --lr fast", "Invalid value for '--lr'"),
-        ("train --iterations 0", "iterations is 0; it must be a whole number, 1 or more"),
-        ("train --iterations -1", "iterations is -1; it must be a whole number, 1 or more"),
+        ("train --iterations 0", "--iterations is 0; it must be a whole number, 1 or more"),
+        ("train --iterations -1", "--iterations is -1; it must be a whole number, 1 or m"),
         ("train --iterations 1.5", "Invalid value for '--iterations'"),
         ("train --data a.csv --scale 0", "--scale is 0.0; it must be positive and finite"),
         ("train --seed -1", "Invalid value for '--seed'"),
-        ("train --dropout 1", "dropout_ratio is 1.0; it must be at least 0"),
-        ("train --weight-decay -1", "weight_decay_lambda is -1.0; it must be 0 or more"),
+        ("train --dropout 1", "--dropout is 1.0; it must be at least 0"),
+        ("train --weight-decay -1", "--weight-decay is -1.0; it must be 0 or more"),
         ("train --validation-split 1", "--validation-split is 1.0; it must be at least 0 and"),
         ("train --early-stopping 5", "--early-stopping is 5, but --validation-split is 0"),
-        ("train --early-stopping 0 --validation-split 0.2", "patience is 0; it must be 1 or mor"),
-        ("train --out file", "out is file, where nothing can be written: "),
-        ("train --out file/below", "out is file/below, where nothing can be written: "),
+        ("train --early-stopping 0 --validation-split 0.2", "--early-stopping is 0; it must be 1 "),
+        ("train --out file", "--out is file, where nothing can be written: "),
+        ("train --out file/below", "--out is file/below, where nothing can be written: "),
         ("train --epochs 5", "No such option: --epochs"),
-        ("gradcheck --method exact", "method is 'exact'; it must be one of "),
+        ("gradcheck --method exact", "--method is 'exact'; it must be one of "),
         ("gradcheck --batch-size 0", "--batch-size is 0; the data allow 1 to 1437"),
-        ("gradcheck --step 0", "h is 0"),
-        ("gradcheck --step -1", "h is -1"),
-        ("gradcheck --step nan", "h is nan"),
+        ("gradcheck --step 0", "--step is 0"),
+        ("gradcheck --step -1", "--step is -1"),
+        ("gradcheck --step nan", "--step is nan"),
         ("predict", "Missing option '--model'"),
         ("predict --model gone.safetensors", "gone.safetensors is not there; it must be a model"),
         ("predict --model file", "file is not a safetensors file, or is damaged"),
-        ("chapter4 --out a --only intro", "only is 'intro'; it must be one of "),
-        ("chapter4 --out file", "out is file, where nothing can be written: "),
+        ("chapter4 --out a --only intro", "--only is 'intro'; it must be one of "),
+        ("chapter4 --out file", "--out is file, where nothing can be written: "),
+        ("train --data file", "--data is 'file'; it must be digits, mnist, fashion-mnist, or a"),
+        ("train --data .csv --test-data a.csv", "--data is .csv: there is no such file"),
+        ("train --label-column a", "--label-column is a, but --data is digits, which is no CSV f"),
+        ("train --scale 16", "--scale is 16.0, but --data is digits, which is no CSV file"),
+        ("gradcheck --scale 16", "--scale is 16.0, but --data is digits, which is no CSV file"),
+        ("train --early-stopping 0", "--early-stopping is 0; it must be 1 or more"),
+        ("train --hidden 100000000000", "--hidden is 100000000000, whose weights take 55,134.3 "),
+        ("train --out=", "Invalid value for '--out': it must not be empty"),
+        ("train --data mnist --data-dir=", "Invalid value for '--data-dir': it must not be empty"),
+        ("predict --model=", "Invalid value for '--model': it must not be empty"),
+        ("predict --model .", ". is a folder; it must be a model.safetensors file"),
+        ("info --backend cuda", "--backend is 'cuda'; it must be one of"),
         ("chapter5", "No such command 'chapter5'"),
     ],
 )
@@ -377,9 +446,34 @@ def test_a_gpu_that_is_not_there(tmp_path: Path) -> None:
     result = run_process("train", "--backend", "cupy", cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
     assert result.status == 2
     message, remedy = result.err.splitlines()
-    assert message.startswith("dlfs-gpu: backend asks for 'cupy', which cannot run here: ")
+    assert message.startswith("dlfs-gpu: --backend asks for 'cupy', which cannot run here: ")
     assert re.search(r"pip install|CUDA_VISIBLE_DEVICES", remedy)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_version(run: Run) -> None:
+    assert re.fullmatch(r"dlfs-gpu (\d+\.\d+.*|not installed)\n", run("--version").out)
+
+
+def test_where_an_error_comes_from(tmp_path: Path) -> None:
+    result = run_process("--traceback", "train", "--lr", "0", cwd=tmp_path)
+    assert result.status == 1
+    assert "Traceback" in result.err
+    assert result.err.splitlines()[-1] == "ValueError: lr is 0.0; it must be positive and finite"
+
+
+def test_help_without_its_letters(tmp_path: Path) -> None:
+    result = run_process("train", "--help", cwd=tmp_path, PYTHONIOENCODING="iso8859-5")
+    assert (result.status, result.err) == (0, "")
+    assert "?(2/n)" in result.out
+
+
+def test_an_interruption_outside_of_training(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "load_data", interrupt)
+    assert run("gradcheck") == Result(130, "", "")
 
 
 def test_memory_that_is_not_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from dlfs_gpu.backend import get_backend
 from dlfs_gpu.checkpoint import load_model, save_model
-from dlfs_gpu.files import output_folder, whole_file
+from dlfs_gpu.files import output_folder, whole_file, whole_results
 from dlfs_gpu.layers import Sigmoid
 from dlfs_gpu.networks import MultiLayerNet, TwoLayerNet
 from dlfs_gpu.sources import Data, Source, load_data
@@ -94,11 +94,40 @@ class TestSources:
             (Source("digits"), Path("d"), "--data-dir is d, but --data is digits, which needs no"),
             (Source("a.csv"), Path("d"), "--data-dir is d, but --data is a.csv, which needs no"),
             (Source("digits", "a.csv"), None, "--test-data is a.csv, but --data is digits"),
+            (
+                Source("digits", scale=1.0),
+                None,
+                "--scale is 1.0, but --data is digits, which is no",
+            ),
+            (Source("mnist", label_column="a"), None, "--label-column is a, but --data is mnist"),
         ],
     )
     def test_bad_input(self, source: Source, data_dir: Path | None, message: str) -> None:
         with pytest.raises(ValueError, match=message):
             load_data(source, data_dir, NUMPY)
+
+    def test_files_that_cannot_be_read(self, letters: Callable[..., Path], tmp_path: Path) -> None:
+        good, folder = str(letters("good.csv")), tmp_path / "folder.csv"
+        folder.mkdir()
+        for source, error, message in (
+            (Source("gone.csv"), FileNotFoundError, "--data is gone.csv: there is no such file"),
+            (Source(str(folder)), IsADirectoryError, "--data is .*: that is a folder; it must be"),
+            (Source(good, ""), ValueError, "--test-data is ''; it must be a .csv file"),
+            (Source(good, "x.txt"), ValueError, "--test-data is 'x.txt'; it must be a .csv file"),
+            (Source(good, "x.csv"), FileNotFoundError, "--test-data is x.csv: there is no such f"),
+            (Source(good, str(folder)), IsADirectoryError, "--test-data is .*: that is a folder"),
+        ):
+            with pytest.raises(error, match=message):
+                load_data(source, None, NUMPY)
+
+    @pytest.mark.skipif(
+        not hasattr(os, "geteuid") or os.geteuid() == 0, reason="permissions do not bind root"
+    )
+    def test_a_file_without_permission(self, letters: Callable[..., Path]) -> None:
+        path = letters("secret.csv")
+        path.chmod(0)
+        with pytest.raises(PermissionError, match=r"--data is .*secret.csv: it may not be read"):
+            load_data(Source(str(path)), None, NUMPY)
 
 
 class TestFiles:
@@ -120,6 +149,42 @@ class TestFiles:
         with pytest.raises(OSError, match="disk full"):
             fail()
         assert list(tmp_path.iterdir()) == []
+
+    def test_an_error_names_the_file(self, tmp_path: Path) -> None:
+        def fail() -> None:
+            with whole_file(tmp_path / "a.txt"):
+                raise OSError(28, "No space left on device")
+
+        with pytest.raises(OSError, match=r"a.txt cannot be written: No space left on device$"):
+            fail()
+
+    def test_results_are_replaced_together(self, tmp_path: Path) -> None:
+        names = ("a", "b", "c")
+        for name in (*names, "other"):
+            (tmp_path / name).write_text("old")
+
+        def write(*, full: bool) -> None:
+            with whole_results(tmp_path, names) as part:
+                (part / "a").write_text("new")
+                with whole_file(part / "b") as half:
+                    half.write_text("new")
+                    if full:
+                        raise OSError(28, "No space left on device")
+
+        def content() -> dict[str, str]:
+            return {path.name: path.read_text() for path in tmp_path.iterdir()}
+
+        message = f"^{tmp_path / 'b'} cannot be written: No space left on device$"
+        with pytest.raises(OSError, match=message):
+            write(full=True)
+        assert content() == dict.fromkeys((*names, "other"), "old")
+        write(full=False)
+        assert content() == {"a": "new", "b": "new", "other": "old"}
+
+    def test_a_folder_in_the_way(self, tmp_path: Path) -> None:
+        (tmp_path / "b").mkdir()
+        with pytest.raises(IsADirectoryError, match=r"out is .*, where b is a folder; it must be"):
+            output_folder(tmp_path, ("a", "b"))
 
     def test_output_folder_is_made(self, tmp_path: Path) -> None:
         folder = output_folder(tmp_path / "a" / "b")
@@ -224,7 +289,10 @@ class TestTrain:
             ({"validation_split": 0.9999}, "which leaves no samples to train on"),
             ({"validation_split": 0.99}, "batch_size is 100; .* number of samples, 14"),
             ({"patience": 3}, "--early-stopping is 3, but --validation-split is 0"),
-            ({"patience": 0, "validation_split": 0.1}, "patience is 0; it must be 1 or more"),
+            (
+                {"patience": 0, "validation_split": 0.1},
+                "--early-stopping is 0; it must be 1 or more",
+            ),
             ({"dropout": 1.0}, "dropout_ratio is 1.0; it must be at least 0"),
             ({"weight_decay": -1.0}, "weight_decay_lambda is -1.0; it must be 0 or more"),
             ({"gradient": "loop", "dropout": 0.5}, "new mask at every pass"),
@@ -252,6 +320,7 @@ def summary_of(**values: Any) -> dict[str, Any]:
         "sizes": [64, 50, 10], "activation": "relu", "optimizer": "sgd", "lr": 1e-05,
         "iterations": 12_345, "stopped": "finished", "best_iteration": None, "seconds": 2.0,
         "iterations_per_second": 6172.5, "train_accuracy": 1.0, "test_accuracy": 0.96666,
+        "model": "model.safetensors",
     } | values  # fmt: skip
 
 
@@ -400,6 +469,64 @@ class TestPredict:
         save_model(tmp_path / "bare.safetensors", TwoLayerNet(4, 3, 3, backend="numpy"))
         with pytest.raises(ValueError, match="does not say what it was trained on: give --data"):
             answer(tmp_path / "bare.safetensors")
-        (tmp_path / "letters.csv").unlink()
-        with pytest.raises(FileNotFoundError, match=r"letters.csv"):
+        lines = (tmp_path / "letters.csv").read_text().splitlines()
+        start = f"no --data is given, and {model} was trained on {tmp_path / 'letters.csv'}: .*"
+        (tmp_path / "letters.csv").write_text("\n".join(lines[:-3]))
+        with pytest.raises(ValueError, match=f"{start}letters.csv had 60 rows then, and has 57"):
             answer(model)
+        swapped = "\n".join(["label,b,a,c,d", *lines[1:]])
+        (tmp_path / "letters.csv").write_text(swapped)
+        with pytest.raises(ValueError, match=f"{start}has a column 'b' where .* has 'a'"):
+            answer(model)
+        (tmp_path / "letters.csv").unlink()
+        message = f"no --data is given, and what {model} was trained on is .*: there is no such"
+        with pytest.raises(FileNotFoundError, match=message):
+            answer(model)
+
+    def test_columns_must_be_those_of_training(
+        self, model: Path, letters: Callable[..., Path]
+    ) -> None:
+        path = letters("other.csv", scale=1000)
+        content = path.read_text()
+        for header, message in {
+            "label,b,a,c,d": f"other.csv has a column 'b' where {model} has 'a'",
+            "label,a,b,c,e": f"other.csv has a column 'e' where {model} has 'd'",
+            "label,a,b": f"other.csv has 2 columns beside the labels; .* 4, as {model} has",
+        }.items():
+            width = header.count(",") + 1
+            rows = [",".join(row.split(",")[:width]) for row in content.splitlines()[1:]]
+            path.write_text("\n".join([header, *rows]))
+            with pytest.raises(ValueError, match=message):
+                answer(model, str(path))
+
+    def test_models_without_names_go_by_width(self, tmp_path: Path) -> None:
+        save_model(tmp_path / "m.safetensors", TwoLayerNet(2, 3, 2, backend="numpy"))
+        path = tmp_path / "points.csv"
+        path.write_text("label,b,a\n0,1,0\n1,0,1\n")
+        assert "of 2)" in answer(tmp_path / "m.safetensors", str(path))
+
+    def test_from_another_folder(
+        self, letters: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        letters("letters.csv")
+        monkeypatch.chdir(tmp_path)
+        data = load_data(Source("letters.csv"), None, NUMPY)
+        assert train(data, Path("run"), **OPTIONS | {"batch_size": 10})["data"] == "letters.csv"
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        text = answer(Path("../run/model.safetensors"))
+        assert text.startswith(f"{tmp_path / 'letters.csv'}, test part: accuracy ")
+
+    def test_options_of_csv_files_without_one(self, digits: Data, tmp_path: Path) -> None:
+        train(digits, tmp_path, **OPTIONS)
+        model = tmp_path / "model.safetensors"
+        assert "of 360)" in answer(model)
+        with pytest.raises(ValueError, match=r"--scale is 2.0, but --data is digits, which is no"):
+            answer(model, scale=2.0)
+        with pytest.raises(ValueError, match="--label-column is a, but --data is digits, which is"):
+            answer(model, "digits", label_column="a")
+
+    def test_models_of_earlier_versions(self, tmp_path: Path) -> None:
+        old = {"name": "digits", "test_data": None, "label_column": "label", "scale": 255.0}
+        save_model(tmp_path / "m.safetensors", TwoLayerNet(64, 3, 10, backend="numpy"), data=old)
+        assert "of 360)" in answer(tmp_path / "m.safetensors")
