@@ -355,8 +355,9 @@ def chapter4(
         typer.Option(
             parser=_path,
             metavar="PATH",
-            help="Folder of the files of MNIST.  [default: DLFS_GPU_DATA, or where they were "
-            "downloaded; where they are not, the digits are used]",
+            help="Folder of the files of MNIST, for the section training.  [default: "
+            "DLFS_GPU_DATA, or where they were downloaded; where they are not, the digits are "
+            "used]",
         ),
     ] = None,
     only: Annotated[

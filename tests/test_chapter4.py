@@ -19,7 +19,6 @@ import pytest
 from dlfs_gpu.backend import BackendError, get_backend
 from dlfs_gpu.chapter4 import SECTIONS, Report, report, run_chapter4
 from dlfs_gpu.chapter4.entries import Between, Plot, Row, Section, Setting, evaluate
-from dlfs_gpu.datasets import load_digits
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +52,7 @@ def test_every_number_comes_out_right(tmp_path: Path, name: str, backend: str) -
 
 
 def test_report_is_as_large_as_the_chapter() -> None:
-    setting = Setting(get_backend("numpy"), "the embedded digits", load_digits(backend="numpy"))
+    setting = Setting(get_backend("numpy"))
     entries = [
         entry
         for name, section in SECTIONS.items()
@@ -74,12 +73,28 @@ def test_training_on_mnist_follows_the_sources_log(tmp_path: Path, mnist_dir: Pa
     log = [row for row in result.rows if row.name.startswith("training and test accuracy after")]
     assert len(log) == 17
     assert "on MNIST" in result.parts[0].introduction
+    assert "MNIST is not at hand" not in str(result)
+
+
+def test_data_are_read_only_where_they_are_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DLFS_GPU_DATA", str(tmp_path / "nowhere"))
+    result = run_chapter4(tmp_path / "a", backend="numpy", only="losses", progress=False)
+    assert result.ok
+    assert "digits" not in str(result)
+    message = "data_dir is nowhere, but the section losses needs no data"
+    with pytest.raises(ValueError, match=message):
+        run_chapter4(tmp_path / "b", data_dir=Path("nowhere"), only="losses", progress=False)
+    assert not (tmp_path / "b").exists()
 
 
 def test_training_says_that_mnist_is_not_there(tmp_path: Path) -> None:
     result = run_chapter4(tmp_path, backend="numpy", only="training", progress=False)
     assert "on the embedded digits" in result.parts[0].introduction
     assert "MNIST is not at hand" in (tmp_path / "index.html").read_text(encoding="utf-8")
+    said = "trained on the embedded digits, because MNIST is not at hand"
+    assert said in str(result).splitlines()
 
 
 def test_a_wrong_number_fails_the_report(
@@ -177,9 +192,17 @@ def test_folder_that_cannot_be_written_is_refused_before_the_work(
         run_chapter4(occupied / "out", backend="numpy", progress=False)
 
 
-def test_folder_without_mnist_is_refused_before_the_work(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="lacks train-images"):
-        run_chapter4(tmp_path / "out", backend="numpy", data_dir=tmp_path, progress=False)
+def test_folder_without_mnist_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for only in (None, "training"):
+        with pytest.raises(FileNotFoundError, match=r"data_dir is .*, which lacks train-images"):
+            run_chapter4(tmp_path / "out", data_dir=tmp_path, only=only, progress=False)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setenv("DLFS_GPU_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"DLFS_GPU_DATA is .*, which lacks train-images"):
+        run_chapter4(tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
 
 
 class _Page(HTMLParser):

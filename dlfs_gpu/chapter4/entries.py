@@ -110,11 +110,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Setting:
-    """Where the report is computed, and what the two-layer network is trained on."""
+    """Where the report is computed, and for the section on training: name and data it takes."""
 
     backend: Backend
-    data_name: str
-    data: Splits
+    data: tuple[str, Splits] | None = None
 
     def array(self, x: Any) -> Array:
         """Return numbers as a float64 array of the backend."""

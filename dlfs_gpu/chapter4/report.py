@@ -21,7 +21,7 @@ from dlfs_gpu.chapter4.losses import losses
 from dlfs_gpu.chapter4.networks import networks
 from dlfs_gpu.chapter4.page import render
 from dlfs_gpu.chapter4.slides import slides
-from dlfs_gpu.chapter4.training import training, training_data
+from dlfs_gpu.chapter4.training import MNIST, training, training_data
 from dlfs_gpu.files import output_folder, whole_file
 
 SECTIONS: dict[str, Callable[[Setting], Section]] = {
@@ -47,12 +47,15 @@ class Report:
     parts : list of Part
         The sections, with their outcomes and images.
     seconds : float
+    data_name : str or None
+        What the section on training was trained on, if it is among the parts.
     date : str
     """
 
     backend: Backend
     parts: list[Part]
     seconds: float
+    data_name: str | None = None
     date: str = field(default_factory=lambda: datetime.date.today().isoformat())
 
     @property
@@ -85,6 +88,8 @@ class Report:
             for row in self.rows
             if not row.ok
         ]
+        if self.data_name not in (None, MNIST):
+            lines.append(f"trained on {self.data_name}, because MNIST is not at hand")
         lines.append(f"{self.seconds:.0f} s on {self.backend.name}, {self.backend.device}")
         return "\n".join(lines)
 
@@ -109,9 +114,9 @@ def run_chapter4(
     backend : str or Backend, optional
         Where to compute, as for `dlfs_gpu.get_backend`.
     data_dir : path, optional
-        Folder of the MNIST files. Without it they are looked for in the folder named by
-        ``DLFS_GPU_DATA`` and among those downloaded earlier; training falls back on the embedded
-        digits.
+        Folder of the MNIST files, which the section on training needs. Without it, that is the
+        folder named by ``DLFS_GPU_DATA``, or else those downloaded earlier are used, or where
+        there are none the embedded digits.
     only : str, optional
         Name of the one section of `SECTIONS` to compute.
     progress : bool
@@ -120,19 +125,22 @@ def run_chapter4(
     Raises
     ------
     ValueError
-        If there is no such section.
+        If there is no such section, or it needs no data and `data_dir` is given.
     OSError
-        If `out` cannot be written, or `data_dir` lacks files; before anything is computed.
+        If `out` cannot be written, or a folder that is named for data lacks files; before
+        anything is computed.
     """
     from threadpoolctl import threadpool_limits
     from tqdm import tqdm
 
     if only is not None and only not in SECTIONS:
         raise ValueError(f"only is {only!r}; it must be one of {', '.join(SECTIONS)}")
-    place = get_backend(backend)
-    folder = output_folder(Path(out))
-    setting = Setting(place, *training_data(place, data_dir))
     names = list(SECTIONS) if only is None else [only]
+    if data_dir is not None and "training" not in names:
+        raise ValueError(f"data_dir is {data_dir}, but the section {only} needs no data")
+    place = get_backend(backend)
+    setting = Setting(place, training_data(place, data_dir) if "training" in names else None)
+    folder = output_folder(Path(out), ("index.html", "report.json"))
     start = time.perf_counter()
     parts = []
     # Products as small as these gain little from threads, and lose much on a busy machine.
@@ -145,7 +153,8 @@ def run_chapter4(
             section = SECTIONS[name](setting)
             entries = [_settle(entry, name) for entry in section.entries]
             parts.append(Part(name, section.title, section.introduction, entries))
-    report = Report(place, parts, time.perf_counter() - start)
+    data_name = None if setting.data is None else setting.data[0]
+    report = Report(place, parts, time.perf_counter() - start, data_name)
     _write(report, folder)
     return report
 

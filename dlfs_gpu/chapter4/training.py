@@ -48,22 +48,20 @@ def training_data(backend: Backend, data_dir: Path | None) -> tuple[str, Splits]
     Raises
     ------
     FileNotFoundError
-        If `data_dir` is given and lacks some of the files.
+        If a folder is named, by `data_dir` or ``DLFS_GPU_DATA``, and lacks some of the files.
     """
-    if data_dir is not None:
+    if data_dir is not None or os.environ.get(DATA_VARIABLE):
         return MNIST, load_mnist(data_dir=data_dir, backend=backend)
-    for folder in (os.environ.get(DATA_VARIABLE), cache_folder("mnist")):
-        if folder:
-            try:
-                return MNIST, load_mnist(data_dir=folder, backend=backend)
-            except FileNotFoundError:
-                continue
-    return "the embedded digits", load_digits(backend=backend)
+    try:
+        return MNIST, load_mnist(data_dir=cache_folder("mnist"), backend=backend)
+    except FileNotFoundError:
+        return "the embedded digits", load_digits(backend=backend)
 
 
 def training(setting: Setting) -> Section:
     """Train the two-layer network by the chapter's recipe, and return its numbers and figures."""
-    name, (train, test) = setting.data_name, setting.data
+    assert setting.data is not None
+    name, (train, test) = setting.data
     network = _network(setting, train)
     trainer = Trainer(
         network,
