@@ -99,6 +99,7 @@ def difference_gradients(
     dtype = next(layer.W.dtype for layer in layers if isinstance(layer, Affine))
     bases = [_rounded(layer.base(), dtype) for layer in layers]
     loss_base = _rounded(loss.base(), dtype)
+    budget = memory_budget(loss_base[0], max_memory)
     gradients = []
     for position, layer in enumerate(layers):
         if isinstance(layer, Affine):
@@ -106,7 +107,6 @@ def difference_gradients(
             (x,) = _rounded([layer.x], dtype)
             d = layer.weight_difference(x, h)
             tail = _Tail(layer, after, loss, loss_base, d)
-            budget = memory_budget(d, max_memory)
             if isinstance(d, np.ndarray):
                 total = _on_host(tail, d, budget, threads)
             else:

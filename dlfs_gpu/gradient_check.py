@@ -254,13 +254,13 @@ def _compare(
     worst = float(error[index])
     relative = worst / (max(scale, _largest(backprop), _largest(numerical)) or 1.0)
     return ParameterCheck(
-        shape,
-        worst,
-        relative,
-        index,
-        float(backprop[index]),
-        float(numerical[index]),
-        relative <= tolerance,
+        shape=shape,
+        max_absolute_error=worst,
+        max_relative_error=relative,
+        index=index,
+        backprop=float(backprop[index]),
+        numerical=float(numerical[index]),
+        ok=relative <= tolerance,
     )
 
 

@@ -138,6 +138,8 @@ class Network:
     ) -> dict[str, Array]:
         """Return the gradient of the loss by central differences of all parameters (4.5.2).
 
+        Dropout is on, as in `gradient`.
+
         Parameters
         ----------
         x, t : array
