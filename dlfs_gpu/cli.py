@@ -16,7 +16,9 @@ import typer.core
 
 from dlfs_gpu import workflows
 from dlfs_gpu.backend import BackendError, get_backend
+from dlfs_gpu.network import GradientMethod
 from dlfs_gpu.sources import Source, load_data
+from dlfs_gpu.update import GradientKind
 
 # Where the command line calls an argument by another name than its own.
 _OPTIONS = {
@@ -176,9 +178,10 @@ def train(
     scale: ScaleOption = None,
     backend: BackendOption = None,
     gradient: Annotated[
-        str,
+        GradientKind,
         typer.Option(
-            help="backprop, or central differences: numerical, or, slowly, batched or loop."
+            help="By backpropagation, or central differences: numerical, or, slowly, batched or "
+            "loop."
         ),
     ] = "backprop",
     hidden: HiddenOption = "50",
@@ -263,7 +266,9 @@ def gradcheck(
     batch_size: Annotated[int, typer.Option(help="Samples to check on, the first.")] = 100,
     weight_decay: DecayOption = 0.0,
     dropout: DropoutOption = 0.0,
-    method: Annotated[str, typer.Option(help="difference, batched or loop.")] = "difference",
+    method: Annotated[
+        GradientMethod, typer.Option(help="How to compute the numerical gradients.")
+    ] = "difference",
     h: Annotated[
         float | None,
         typer.Option("--step", help="Step h of the differences.  [default: by method]"),

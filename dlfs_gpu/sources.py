@@ -97,7 +97,7 @@ def check_source(source: Source, data_dir: Path | None) -> None:
         return
     if source.test_data is not None:
         raise ValueError(
-            f"--test-data is {source.test_data}, but --data is {name}, which has its own"
+            f"--test-data is {source.test_data!r}, but --data is {name}, which has its own"
         )
     for option, value in (("--label-column", source.label_column), ("--scale", source.scale)):
         if value is not None:

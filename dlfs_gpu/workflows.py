@@ -23,10 +23,12 @@ from dlfs_gpu.checkpoint import Model, load_model, save_model
 from dlfs_gpu.csv_data import check_features, read_table
 from dlfs_gpu.files import check_readable, output_folder, whole_file, whole_results
 from dlfs_gpu.gradient_check import GradientReport, check_gradients
+from dlfs_gpu.network import GradientMethod
 from dlfs_gpu.networks import MultiLayerNet
 from dlfs_gpu.plots import plot_confusion_matrix, plot_curves
 from dlfs_gpu.sources import Data, Source, check_source, load_data
 from dlfs_gpu.training import Trainer
+from dlfs_gpu.update import GradientKind
 
 RESULTS = ("history.csv", "curves.png", "model.safetensors", "summary.json")
 _ANSWERS = ("confusion_matrix.png", "predictions.csv")
@@ -86,7 +88,7 @@ def train(
     folder: Path,
     *,
     backend: Backend,
-    gradient: str,
+    gradient: GradientKind,
     hidden: Sequence[int],
     activation: str,
     optimizer: str,
@@ -120,7 +122,7 @@ def train(
         optimizer=optimizer,
         optimizer_param={} if lr is None else {"lr": lr},
         iterations=iterations,
-        gradient=gradient,  # type: ignore[arg-type]
+        gradient=gradient,
         seed=seed,
         x_val=x_val,
         t_val=t_val,
@@ -230,7 +232,7 @@ def gradcheck(
     batch_size: int,
     weight_decay: float,
     dropout: float,
-    method: str,
+    method: GradientMethod,
     h: float | None,
     seed: int,
     dtype: str,
@@ -243,7 +245,7 @@ def gradcheck(
     network = make_network(data, hidden, activation, weight_decay, dropout, seed, dtype, backend)
     network.freeze_dropout()
     x, t = data.x_train[:batch_size], data.t_train[:batch_size]
-    return check_gradients(network, x, t, h=h, method=method)  # type: ignore[arg-type]
+    return check_gradients(network, x, t, h=h, method=method)
 
 
 def predict(

@@ -208,28 +208,6 @@ class TestTrain:
         assert (tmp_path / "a" / "curves.png").is_file()
         load_model(tmp_path / "a" / "model.safetensors", backend="numpy")
 
-    @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP")
-    def test_a_signal_that_is_ignored_stays_so(self, tmp_path: Path) -> None:
-        """As under nohup."""
-        process = subprocess.Popen(
-            # Long enough to be interrupted, with a line for every 5,000 updates.
-            [sys.executable, "-m", "dlfs_gpu", "train", "--iterations", "200000", "--out", "a"],
-            cwd=tmp_path,
-            env=ENVIRONMENT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
-        )
-        with process:
-            assert process.stderr is not None
-            assert process.stderr.readline().startswith("update      0")
-            process.send_signal(signal.SIGHUP)
-            assert process.stderr.readline().startswith("update")
-            process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=60)
-        assert process.returncode == 128 + signal.SIGTERM
-
     @pytest.mark.skipif(sys.platform == "win32", reason="Windows has another shell")
     @pytest.mark.parametrize(
         ("shell", "status"),
@@ -377,12 +355,12 @@ class TestInfo:
         ("train --data mnist --data-dir .", "--data-dir is ., which lacks train-images"),
         ("train --data gone.csv", "--data is gone.csv: there is no such file"),
         ("train --data-dir .", "--data-dir is ., but --data is digits, which needs no folder"),
-        ("train --test-data a.csv", "--test-data is a.csv, but --data is digits, which has its"),
+        ("train --test-data a.csv", "--test-data is 'a.csv', but --data is digits, which has it"),
         ("train --backend cuda", "--backend is 'cuda'; it must be one of 'auto', 'numpy', 'c"),
         ("train --activation swish", "--activation is 'swish'; it must be one of relu, sigmoid, "),
         ("train --optimizer sgdm", "--optimizer is 'sgdm'; it must be one of sgd, momentum, ne"),
         ("train --dtype float16", "--dtype is 'float16'; it must be 'float32' or 'float64'"),
-        ("train --gradient exact", "--gradient is 'exact'; it must be one of "),
+        ("train --gradient exact", "'exact' is not one of 'backprop', 'numerical', 'batched'"),
         ("train --hidden 50;20", "--hidden is '50;20'; it must be whole numbers with commas"),
         ("train --hidden 50,", "--hidden is '50,'; it must be whole numbers with commas"),
         ("train --hidden 0", "--hidden is 0; it must be a positive whole number"),
@@ -407,7 +385,7 @@ class TestInfo:
         ("train --out file", "--out is file, where nothing can be written: "),
         ("train --out file/below", "--out is file/below, where nothing can be written: "),
         ("train --epochs 5", "No such option: --epochs"),
-        ("gradcheck --method exact", "--method is 'exact'; it must be one of "),
+        ("gradcheck --method exact", "'exact' is not one of 'loop', 'batched', 'difference'"),
         ("gradcheck --batch-size 0", "--batch-size is 0; the data allow 1 to 1437"),
         ("gradcheck --step 0", "--step is 0"),
         ("gradcheck --step -1", "--step is -1"),
@@ -415,6 +393,9 @@ class TestInfo:
         ("predict", "Missing option '--model'"),
         ("predict --model gone.safetensors", "gone.safetensors is not there; it must be a model"),
         ("predict --model file", "file is not a safetensors file, or is damaged"),
+        ("train --test-data=", "--test-data is '', but --data is digits, which has its own"),
+        ("chapter4 --out=", "Invalid value for '--out': it must not be empty"),
+        ("chapter4 --out a --only losses --data-dir .", "--data-dir is ., but the section losses"),
         ("chapter4 --out a --only intro", "--only is 'intro'; it must be one of "),
         ("chapter4 --out file", "--out is file, where nothing can be written: "),
         ("train --data file", "--data is 'file'; it must be digits, mnist, fashion-mnist, or a"),

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from dlfs_gpu.layers import Sigmoid
 from dlfs_gpu.networks import MultiLayerNet, TwoLayerNet
 from dlfs_gpu.sources import Data, Source, load_data
 from dlfs_gpu.workflows import (
+    _stop_on_signals,
     default_folder,
     describe,
     gradcheck,
@@ -93,7 +95,7 @@ class TestSources:
             (Source("mnits"), None, "--data is 'mnits'; it must be digits, mnist, fashion-mnist"),
             (Source("digits"), Path("d"), "--data-dir is d, but --data is digits, which needs no"),
             (Source("a.csv"), Path("d"), "--data-dir is d, but --data is a.csv, which needs no"),
-            (Source("digits", "a.csv"), None, "--test-data is a.csv, but --data is digits"),
+            (Source("digits", "a.csv"), None, "--test-data is 'a.csv', but --data is digits"),
             (
                 Source("digits", scale=1.0),
                 None,
@@ -312,6 +314,30 @@ class TestTrain:
         (tmp_path / "file").touch()
         with pytest.raises(OSError, match="nothing can be written"):
             train(digits, tmp_path / "file", **OPTIONS | {"iterations": 10**9})
+
+
+class TestStopOnSignals:
+    def test_a_second_one_does_what_it_ever_did(self) -> None:
+        stops, seen = [], []
+        before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+        try:
+            with _stop_on_signals(lambda: stops.append(1)) as received:
+                signal.raise_signal(signal.SIGINT)
+                assert (stops, received, seen) == ([1], [signal.SIGINT], [])
+                signal.raise_signal(signal.SIGTERM)
+                assert (stops, received, seen) == ([1], [signal.SIGINT], [signal.SIGTERM])
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def test_what_is_ignored_stays_so(self) -> None:
+        before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        try:
+            with _stop_on_signals(pytest.fail) as received:
+                signal.raise_signal(signal.SIGTERM)
+            assert received == []
+            assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def summary_of(**values: Any) -> dict[str, Any]:
