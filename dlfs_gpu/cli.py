@@ -32,8 +32,7 @@ _OPTIONS = {
 } | {
     name: f"--{name}"
     for name in (
-        "activation", "backend", "dtype", "gradient", "iterations", "lr", "method", "only",
-        "optimizer", "out", "scale",
+        "activation", "backend", "dtype", "iterations", "lr", "only", "optimizer", "out", "scale",
     )
 }  # fmt: skip
 
