@@ -172,7 +172,8 @@ class Network:
             Further: if a layer has no `difference` and the method is ``"difference"``.
         """
         if method not in get_args(GradientMethod):
-            raise ValueError(f"method is {method!r}; it must be one of {get_args(GradientMethod)}")
+            choices = ", ".join(get_args(GradientMethod))
+            raise ValueError(f"method is {method!r}; it must be one of {choices}")
         x, t = self.check(x, t)
         if method == "difference":
             h = 1e-4 if h is None else check_step(h)

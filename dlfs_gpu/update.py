@@ -55,7 +55,7 @@ class Update:
     ) -> None:
         if gradient not in get_args(GradientKind):
             raise ValueError(
-                f"gradient is {gradient!r}; it must be one of {get_args(GradientKind)}"
+                f"gradient is {gradient!r}; it must be one of {', '.join(get_args(GradientKind))}"
             )
         self.network = network
         self.optimizer = optimizer

@@ -211,7 +211,7 @@ def test_bad_input() -> None:
     network = MultiLayerNet(
         FEATURES, [5], CLASSES, dropout_ratio=0.5, dtype="float64", backend="numpy"
     )
-    with pytest.raises(ValueError, match=r"gradient is 'exact'; it must be one of .*'backprop'"):
+    with pytest.raises(ValueError, match="gradient is 'exact'; it must be one of backprop, n"):
         Update(network, SGD(), x, t, BATCH, "exact")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="new mask at every pass"):
         Update(network, SGD(), x, t, BATCH, "batched")
