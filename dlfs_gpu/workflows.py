@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import datetime
 import itertools
 import json
 import os
-import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -26,6 +22,7 @@ from dlfs_gpu.gradient_check import GradientReport, check_gradients
 from dlfs_gpu.network import GradientMethod
 from dlfs_gpu.networks import MultiLayerNet
 from dlfs_gpu.plots import plot_confusion_matrix, plot_curves
+from dlfs_gpu.signals import stop_on_signals
 from dlfs_gpu.sources import Data, Source, check_source, load_data
 from dlfs_gpu.training import Trainer
 from dlfs_gpu.update import GradientKind
@@ -129,7 +126,7 @@ def train(
         patience=patience,
     )
     output_folder(folder, RESULTS)
-    with _stop_on_signals(trainer.stop) as received:
+    with stop_on_signals(trainer.stop) as received:
         history = trainer.train()
         finite = all(map(_is_finite, network.params.values()))
         summary = {
@@ -379,43 +376,6 @@ def _split(
     x, x_val = (xp.take(data.x_train, part, axis=0) for part in parts)
     t, t_val = (xp.take(data.t_train, part, axis=0) for part in parts)
     return x, t, x_val, t_val
-
-
-@contextlib.contextmanager
-def _stop_on_signals(stop: Callable[[], None]) -> Iterator[list[signal.Signals]]:
-    """Call `stop` on the first signal that asks to end, and yield a list that it will be in.
-
-    A second one does what it ever did. Signals that are ignored, as under nohup, stay so.
-    """
-    received: list[signal.Signals] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-
-    def handle(number: int, frame: Any) -> None:
-        received.append(signal.Signals(number))
-        restore()
-        # Not by print: that fails when it is in the middle of another one. Where standard error
-        # was closed at the start, 2 may be one of our files.
-        if sys.__stderr__ is not None:
-            with contextlib.suppress(OSError):
-                os.write(2, b"\nstopping after this update; the results are kept\n")
-        stop()
-
-    def restore() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-    # Windows has no SIGHUP.
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    found = {signal.Signals[name]: signal.getsignal(signal.Signals[name]) for name in names}
-    previous = {n: handler for n, handler in found.items() if handler not in (signal.SIG_IGN, None)}
-    for number in previous:
-        signal.signal(number, handle)
-    try:
-        yield received
-    finally:
-        restore()
 
 
 def _table(matrix: np.ndarray, classes: Sequence[int], name: str) -> str:

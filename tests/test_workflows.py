@@ -17,9 +17,9 @@ from dlfs_gpu.checkpoint import load_model, save_model
 from dlfs_gpu.files import output_folder, whole_file, whole_results
 from dlfs_gpu.layers import Sigmoid
 from dlfs_gpu.networks import MultiLayerNet, TwoLayerNet
+from dlfs_gpu.signals import stop_on_signals
 from dlfs_gpu.sources import Data, Source, load_data
 from dlfs_gpu.workflows import (
-    _stop_on_signals,
     default_folder,
     describe,
     gradcheck,
@@ -321,7 +321,7 @@ class TestStopOnSignals:
         stops, seen = [], []
         before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
         try:
-            with _stop_on_signals(lambda: stops.append(1)) as received:
+            with stop_on_signals(lambda: stops.append(1)) as received:
                 signal.raise_signal(signal.SIGINT)
                 assert (stops, received, seen) == ([1], [signal.SIGINT], [])
                 signal.raise_signal(signal.SIGTERM)
@@ -332,7 +332,7 @@ class TestStopOnSignals:
     def test_what_is_ignored_stays_so(self) -> None:
         before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
         try:
-            with _stop_on_signals(pytest.fail) as received:
+            with stop_on_signals(pytest.fail) as received:
                 signal.raise_signal(signal.SIGTERM)
             assert received == []
             assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
