@@ -301,23 +301,28 @@ def spread(d: Array, W: Array) -> Array:
 
 def _sigmoid_base(x: Array) -> tuple[Array, Array, Array]:
     xp = namespace_of(x)
-    # Below the limit exp(−x) would overflow, and σ and its small changes are 0 to the last digit.
-    limit = math.floor(math.log(xp.finfo(x.dtype).max))
-    q = xp.exp(-xp.maximum(x, xp.full_like(x, -limit)))
+    q = xp.exp(-xp.maximum(x, xp.full_like(x, -_exp_limit(x))))
     return q / (1 + q), q, x
 
 
 def _sigmoid_difference(d: Array, a: Array, q: Array, x: Array) -> Array:
     xp = namespace_of(d)
     size = xp.abs(d)
-    is_far = float(xp.max(size)) > FAR
-    near = xp.where(size > FAR, xp.zeros_like(d), d) if is_far else d
-    out = a * xp.expm1(near)
-    out /= q + xp.exp(near)
-    if not is_far:
+    limit = _exp_limit(x)
+    if float(xp.max(size)) <= FAR and float(xp.max(xp.abs(x))) <= limit:
+        out = a * xp.expm1(d)
+        out /= q + xp.exp(d)
         return out
-    # Exponentials of d may overflow, but there is nothing left to cancel: of σ(x) and σ(x + d), or
-    # of σ(−x) and σ(−x − d) where these are the smaller ones, one is nothing to the other.
+    # Exponentials of d or x may overflow, but there is nothing left to cancel: of σ(x) and
+    # σ(x + d), or of σ(−x) and σ(−x − d) where these are the smaller ones, one is nothing to the
+    # other, or both are as small as numbers can be.
     moved = x + d
     far = xp.where(x < 0, sigmoid(moved) - sigmoid(x), sigmoid(-x) - sigmoid(-moved))
-    return xp.where(size > FAR, far, out)
+    is_near = (size <= FAR) & (xp.abs(x) <= limit)
+    d = xp.where(is_near, d, xp.zeros_like(d))
+    return xp.where(is_near, a * xp.expm1(d) / (q + xp.exp(d)), far)
+
+
+def _exp_limit(x: Array) -> int:
+    """Return the largest whole number whose exponential does not overflow."""
+    return math.floor(math.log(namespace_of(x).finfo(x.dtype).max))
