@@ -281,7 +281,7 @@ def check_targets(t: Array, shape: tuple[int, ...], like: Array, name: str = "y"
         raise ValueError(f"{name} has shape {shape}: the batch is empty")
     if t.shape == shape:
         t = xp.astype(as_float(t, "t"), like.dtype, copy=False)
-        if not bool(xp.all(xp.isfinite(t))):
+        if not is_finite(t):
             raise ValueError("t holds NaN or infinity; every number must be finite")
         return t
     if t.shape != shape[:-1]:
@@ -290,6 +290,12 @@ def check_targets(t: Array, shape: tuple[int, ...], like: Array, name: str = "y"
             f"the shape {shape[:-1]}, one-hot or soft targets {shape}"
         )
     return check_labels(t, shape[-1])
+
+
+def is_finite(x: Array) -> bool:
+    """Say whether no element is NaN or infinite; waits for a GPU."""
+    xp = namespace_of(x)
+    return bool(xp.all(xp.isfinite(x)))
 
 
 def check_unit_targets(t: Array) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from array_api_compat import device
 
 from dlfs_gpu.backend import Array, memory_budget, namespace_of, run_in_chunks
-from dlfs_gpu.functions import as_float
+from dlfs_gpu.functions import as_float, is_finite
 
 Function = Callable[[Any], Any]
 Method = Literal["loop", "batched"]
@@ -167,7 +167,7 @@ def numerical_gradient(
             difference = _loop(f, x, upper, None if scheme == "forward" else lower, progress)
         else:
             difference = _batched(f, x, upper, lower, max_memory, progress)
-        if not bool(xp.all(xp.isfinite(difference))):
+        if not is_finite(difference):
             where = _first_index(~xp.isfinite(difference))
             raise ValueError(f"f gave NaN or infinity when x{where} was moved by the step")
         return difference / step
@@ -229,7 +229,7 @@ def gradient_descent(
     x = as_float(init_x)
     xp = namespace_of(x)
     history = [x]
-    if not bool(xp.all(xp.isfinite(x))):
+    if not is_finite(x):
         raise ValueError("init_x holds NaN or infinity; every number must be finite")
     for _ in range(step_num):
         # numerical_gradient writes to what it is given.
@@ -238,7 +238,7 @@ def gradient_descent(
             slope = numerical_gradient(f, here, realised=False)
         else:
             slope = _checked("gradient", gradient(here), x.shape, "it must return one like x")
-            if not bool(xp.all(xp.isfinite(slope))):
+            if not is_finite(slope):
                 raise ValueError(f"gradient returned NaN or infinity at step {len(history)}")
         x = x - float(lr) * xp.astype(slope, x.dtype, copy=False)
         history.append(x)
@@ -259,7 +259,7 @@ def _points(
     xp = namespace_of(x)
     default = default_step(x.dtype, scheme, xp=xp)
     h = default if h is None else check_step(h)
-    if not bool(xp.all(xp.isfinite(x))):
+    if not is_finite(x):
         raise ValueError(f"x{_first_index(~xp.isfinite(x))} is NaN or infinite; x must be finite")
     upper = x + h
     lower = x - h if scheme == "central" else x

@@ -112,13 +112,11 @@ class Sigmoid:
 
     def __init__(self) -> None:
         self.x: Array = None
-        self.out: Array = None
 
     def forward(self, x: Array) -> Array:
         """Return σ(x)."""
         self.x = x
-        self.out = sigmoid(x)
-        return self.out
+        return sigmoid(x)
 
     def backward(self, dout: Array) -> Array:
         """Return dout · σ(x) σ(−x), to the last digit also where the unit is saturated."""
@@ -144,13 +142,11 @@ class Tanh:
 
     def __init__(self) -> None:
         self.x: Array = None
-        self.out: Array = None
 
     def forward(self, x: Array) -> Array:
         """Return tanh x."""
         self.x = x
-        self.out = namespace_of(x).tanh(x)
-        return self.out
+        return namespace_of(x).tanh(x)
 
     def backward(self, dout: Array) -> Array:
         """Return dout · (1 − tanh² x), to the last digit also where the unit is saturated."""

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from dlfs_gpu.backend import Array, array_namespace, get_backend, memory_budget, namespace_of
 from dlfs_gpu.differences import difference_gradients
-from dlfs_gpu.functions import as_float, check_targets, check_unit_targets
+from dlfs_gpu.functions import as_float, check_targets, check_unit_targets, is_finite
 from dlfs_gpu.gradient import Method, check_step, numerical_gradient
 from dlfs_gpu.layers import Affine, Dropout
 from dlfs_gpu.losses import SigmoidWithLoss, SoftmaxWithLoss, as_one_hot
@@ -184,8 +184,7 @@ class Network:
                 )
             gradient = self.loss_and_differences(x, t, h, max_memory, threads)[1]
             for key, values in gradient.items():
-                xp = namespace_of(values)
-                if not bool(xp.all(xp.isfinite(values))):
+                if not is_finite(values):
                     raise ValueError(
                         f"the difference of the loss is NaN or infinite in {key}: the network's "
                         f"numbers overflow in {x.dtype}"
@@ -413,8 +412,7 @@ class Network:
 
 
 def _check_finite(name: str, array: Array) -> None:
-    xp = namespace_of(array)
-    if not bool(xp.all(xp.isfinite(array))):
+    if not is_finite(array):
         raise ValueError(
             f"{name} holds NaN or infinity in {array.dtype}; every number must be finite"
         )

@@ -17,6 +17,7 @@ from array_api_compat import device
 from dlfs_gpu.backend import Array, namespace_of, to_numpy
 from dlfs_gpu.datasets import MinibatchSampler
 from dlfs_gpu.files import whole_file
+from dlfs_gpu.functions import is_finite
 from dlfs_gpu.network import Network
 from dlfs_gpu.optimizers import Optimizer, make_optimizer
 from dlfs_gpu.update import GradientKind, Update
@@ -246,7 +247,7 @@ class Trainer:
                     done += self._run(min(self.iter_per_epoch, self.max_iter - done), bar)
                     if self._stop:
                         history.stopped = "interrupted"
-                    elif not all(map(_is_finite, (history._losses[-1][-1], *params.values()))):
+                    elif not all(map(is_finite, (history._losses[-1][-1], *params.values()))):
                         history.stopped = "diverged"
         except BaseException:
             history.stopped = "interrupted"
@@ -340,11 +341,6 @@ def _checked_pair(network: Network, x: Array, t: Array, name: str) -> tuple[Arra
         given, missing = ("t", "x") if x is None else ("x", "t")
         raise ValueError(f"{given}_{name} is given and {missing}_{name} is None; give both")
     return _checked(network, x, t, name)
-
-
-def _is_finite(array: Array) -> bool:
-    xp = namespace_of(array)
-    return bool(xp.all(xp.isfinite(array)))
 
 
 def _check_count(name: str, value: int) -> None:

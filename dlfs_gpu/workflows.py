@@ -18,6 +18,7 @@ from dlfs_gpu.backend import Array, Backend, namespace_of
 from dlfs_gpu.checkpoint import Model, load_model, save_model
 from dlfs_gpu.csv_data import check_features, read_table
 from dlfs_gpu.files import check_readable, output_folder, whole_file, whole_results
+from dlfs_gpu.functions import is_finite
 from dlfs_gpu.gradient_check import GradientReport, check_gradients
 from dlfs_gpu.network import GradientMethod
 from dlfs_gpu.networks import MultiLayerNet
@@ -29,9 +30,6 @@ from dlfs_gpu.update import GradientKind
 
 RESULTS = ("history.csv", "curves.png", "model.safetensors", "summary.json")
 _ANSWERS = ("confusion_matrix.png", "predictions.csv")
-
-# Samples answered for at once, so that large files need little memory.
-_PREDICTION_BATCH = 10_000
 
 
 def default_folder(source: Source) -> Path:
@@ -128,7 +126,7 @@ def train(
     output_folder(folder, RESULTS)
     with stop_on_signals(trainer.stop) as received:
         history = trainer.train()
-        finite = all(map(_is_finite, network.params.values()))
+        finite = all(map(is_finite, network.params.values()))
         summary = {
             "data": data.source.name,
             "backend": backend.name,
@@ -171,11 +169,6 @@ def train(
             text = json.dumps(summary, indent=2) + "\n"
             (part / "summary.json").write_text(text, encoding="utf-8")
     return summary
-
-
-def _is_finite(param: Array) -> bool:
-    xp = namespace_of(param)
-    return bool(xp.all(xp.isfinite(param)))
 
 
 def _origin(data: Data) -> dict[str, Any]:
@@ -280,7 +273,8 @@ def predict(
         raise ValueError(f"{title} holds the label {strange[0]}, which {model_path} never saw")
     if folder is not None:
         output_folder(folder, _ANSWERS)
-    answers = _answers(model, x)
+    scores = model.network.scores(x)
+    answers = backend.to_numpy(namespace_of(x).argmax(scores, axis=-1))
     matrix = np.zeros((len(model.classes),) * 2, dtype=np.int64)
     place = {label: k for k, label in enumerate(model.classes)}
     truth = np.asarray([place[label] for label in labels.tolist()])
@@ -341,14 +335,6 @@ def _data_again(
             f"no --data is given, and {path} was trained on {source.name}: {error}"
         ) from error
     return data
-
-
-def _answers(model: Model, x: Array) -> np.ndarray:
-    """Return the number of the output that is largest for each sample."""
-    network, xp = model.network, namespace_of(x)
-    parts = (x[k : k + _PREDICTION_BATCH] for k in range(0, x.shape[0], _PREDICTION_BATCH))
-    answers = [network.backend.to_numpy(xp.argmax(network.scores(part), axis=-1)) for part in parts]
-    return np.concatenate(answers)
 
 
 def _split(
