@@ -9,9 +9,9 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.conftest import Place
-from dlfs_gpu.datasets import MinibatchSampler
+from dlfs_gpu.data.datasets import MinibatchSampler
 from dlfs_gpu.optimizers import OPTIMIZERS, SGD
-from dlfs_gpu.update import Update
+from dlfs_gpu.training.update import Update
 
 NETWORKS = [(784, 50, 10), (784, 1024, 10), (784, 512, 512, 10)]
 BATCHES = [10, 100, 1000]

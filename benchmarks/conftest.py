@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dlfs_gpu.backend import Backend, BackendError, get_backend
-from dlfs_gpu.networks import MultiLayerNet
+from dlfs_gpu.models import MultiLayerNet
 
 
 @dataclass(frozen=True)

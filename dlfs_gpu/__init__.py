@@ -6,7 +6,7 @@ networks, optimizers and training loop, under the book's names.
 
 from dlfs_gpu.backend import Backend, BackendError, get_backend, use_backend
 from dlfs_gpu.checkpoint import load_model, save_model
-from dlfs_gpu.datasets import (
+from dlfs_gpu.data.datasets import (
     MinibatchSampler,
     load_csv,
     load_digits,
@@ -44,8 +44,8 @@ from dlfs_gpu.gradient import (
 from dlfs_gpu.gradient_check import GradientReport, check_gradients
 from dlfs_gpu.layers import Affine, Dropout, Identity, Relu, Sigmoid, Tanh
 from dlfs_gpu.losses import MeanSquaredError, SigmoidWithLoss, SoftmaxWithLoss, SumSquaredError
+from dlfs_gpu.models import MultiLayerNet, SimpleNet, TwoLayerNet
 from dlfs_gpu.network import Network
-from dlfs_gpu.networks import MultiLayerNet, SimpleNet, TwoLayerNet
 from dlfs_gpu.optimizers import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSprop
 from dlfs_gpu.training import History, Trainer
 

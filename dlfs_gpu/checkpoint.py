@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from dlfs_gpu._files import whole_file
 from dlfs_gpu.backend import Backend, get_backend
-from dlfs_gpu.files import whole_file
-from dlfs_gpu.networks import MultiLayerNet
+from dlfs_gpu.models import MultiLayerNet
 
 _FORMAT = "dlfs_gpu network 1"
 
@@ -57,7 +57,7 @@ def save_model(
     classes : sequence of int, optional
         The label that each output stands for; 0, 1, 2, ... by default.
     data : mapping of str to what JSON can hold, optional
-        What it was trained on; `dlfs_gpu.sources.Source` says which keys mean what.
+        What it was trained on; `dlfs_gpu.cli.sources.Source` says which keys mean what.
 
     Raises
     ------

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from dlfs_gpu.backend import Array, array_namespace, get_backend, memory_budget, namespace_of
-from dlfs_gpu.differences import difference_gradients
+from dlfs_gpu.differences.stack import difference_gradients
 from dlfs_gpu.functions import as_float, check_targets, check_unit_targets, is_finite
 from dlfs_gpu.gradient import Method, check_step, numerical_gradient
 from dlfs_gpu.layers import Affine, Dropout

@@ -17,8 +17,9 @@ import pooch
 import pytest
 
 from dlfs_gpu.backend import BackendError, get_backend
-from dlfs_gpu.chapter4 import SECTIONS, Report, report, run_chapter4
-from dlfs_gpu.chapter4.entries import Between, Plot, Row, Section, Setting, evaluate
+from dlfs_gpu.chapter4 import SECTIONS, Report, run_chapter4
+from dlfs_gpu.chapter4 import runner as report
+from dlfs_gpu.chapter4.model import Between, Plot, Row, Section, Setting, evaluate
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from libraries import Library
 
 from dlfs_gpu import checkpoint
 from dlfs_gpu.checkpoint import load_model, save_model
-from dlfs_gpu.networks import MultiLayerNet, SimpleNet, TwoLayerNet
+from dlfs_gpu.models import MultiLayerNet, SimpleNet, TwoLayerNet
 
 SIZES = 6, [5, 4], 3
 

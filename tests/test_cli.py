@@ -19,8 +19,8 @@ import dlfs_gpu
 from dlfs_gpu import cli
 from dlfs_gpu.chapter4 import SECTIONS
 from dlfs_gpu.checkpoint import load_model
+from dlfs_gpu.cli.workflows import RESULTS
 from dlfs_gpu.layers import Affine
-from dlfs_gpu.workflows import RESULTS
 
 COMMANDS = ("info", "train", "gradcheck", "predict", "chapter4")
 LETTERS = tuple(label for label in range(25) if label != 9)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dlfs_gpu.backend import get_backend, namespace_of
-from dlfs_gpu.datasets import load_csv
+from dlfs_gpu.data.datasets import load_csv
 
 Write = Callable[..., Path]
 

@@ -18,9 +18,9 @@ import numpy as np
 import pooch
 import pytest
 
-from dlfs_gpu import published
 from dlfs_gpu.backend import get_backend, namespace_of
-from dlfs_gpu.datasets import (
+from dlfs_gpu.data import published
+from dlfs_gpu.data.datasets import (
     MinibatchSampler,
     load_digits,
     load_fashion_mnist,

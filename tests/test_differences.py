@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from libraries import Library
 
-from dlfs_gpu.datasets import load_mnist
-from dlfs_gpu.differences import difference_gradients
+from dlfs_gpu.data.datasets import load_mnist
+from dlfs_gpu.differences.stack import difference_gradients
 from dlfs_gpu.layers import Affine, Dropout, Identity, Relu, Sigmoid, Tanh
 from dlfs_gpu.losses import MeanSquaredError, SigmoidWithLoss, SoftmaxWithLoss, SumSquaredError
+from dlfs_gpu.models import MultiLayerNet, SimpleNet, TwoLayerNet
 from dlfs_gpu.network import Network
-from dlfs_gpu.networks import MultiLayerNet, SimpleNet, TwoLayerNet
 
 LOSSES: list[Any] = [
     (SoftmaxWithLoss, "labels"),

@@ -12,8 +12,8 @@ from dlfs_gpu.functions import sigmoid
 from dlfs_gpu.gradient_check import check_gradients
 from dlfs_gpu.layers import Affine, Dropout, Identity, Relu, Sigmoid, Tanh
 from dlfs_gpu.losses import MeanSquaredError, SigmoidWithLoss, SoftmaxWithLoss, SumSquaredError
+from dlfs_gpu.models import MultiLayerNet, TwoLayerNet
 from dlfs_gpu.network import Network
-from dlfs_gpu.networks import MultiLayerNet, TwoLayerNet
 
 ACTIVATIONS = [Sigmoid, Relu, Tanh, Identity]
 DTYPES = ["float32", "float64"]

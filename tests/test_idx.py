@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dlfs_gpu.datasets import load_idx
+from dlfs_gpu.data.datasets import load_idx
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 4, 3), dtype=np.uint8)
 LABELS = np.array([3, 0, 9, 255, 1, 1, 2], dtype=np.uint8)

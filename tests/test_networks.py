@@ -12,7 +12,7 @@ from libraries import Library
 from dlfs_gpu.backend import get_backend, use_backend
 from dlfs_gpu.functions import relu, sigmoid, softmax
 from dlfs_gpu.layers import Affine, Dropout, Relu, Sigmoid, Tanh
-from dlfs_gpu.networks import MultiLayerNet, SimpleNet, TwoLayerNet, weight_scale
+from dlfs_gpu.models import MultiLayerNet, SimpleNet, TwoLayerNet, weight_scale
 
 # SimpleNet: the numbers of section 4.4.2, whose losses and gradients are without the 1e-7.
 

@@ -13,37 +13,37 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from dlfs_gpu import plots
+from dlfs_gpu.chapter4 import figures
 
 PNG = b"\x89PNG\r\n\x1a\n"
 X = np.linspace(0, 1, 20)
 GRID = np.meshgrid(X, X)
 
 FIGURES: dict[str, Callable[[], Figure]] = {
-    "loss_curve": lambda: plots.loss_curve(X[::-1]),
-    "accuracy_curve": lambda: plots.accuracy_curve([0, 1], [0.1, 0.9], [0.1, 0.8]),
-    "lines": lambda: plots.lines(X, {"a": X, "b": X**2}, xlabel="x", ylabel="y"),
-    "stacked": lambda: plots.stacked(X, {"y": {"a": X}, "z": {"b": X, "c": -X}}, xlabel="x"),
-    "tangents": lambda: plots.tangents(X, X**2, {0.5: X - 0.25}, "a parabola"),
-    "secant": lambda: plots.secant(X, X**2, X - 0.25, ((0.5, 0.25), (1.0, 1.0))),
-    "surface": lambda: plots.surface(*GRID, GRID[0] ** 2),
-    "field": lambda: plots.field(np.eye(2), -np.eye(2)),
-    "descent_path": lambda: plots.descent_path(np.eye(2)),
-    "line_fit_path": lambda: plots.line_fit_path(X, X, GRID[0] + 0.1, {"a": np.eye(2)}),
-    "decision_regions": lambda: plots.decision_regions(
+    "loss_curve": lambda: figures.loss_curve(X[::-1]),
+    "accuracy_curve": lambda: figures.accuracy_curve([0, 1], [0.1, 0.9], [0.1, 0.8]),
+    "lines": lambda: figures.lines(X, {"a": X, "b": X**2}, xlabel="x", ylabel="y"),
+    "stacked": lambda: figures.stacked(X, {"y": {"a": X}, "z": {"b": X, "c": -X}}, xlabel="x"),
+    "tangents": lambda: figures.tangents(X, X**2, {0.5: X - 0.25}, "a parabola"),
+    "secant": lambda: figures.secant(X, X**2, X - 0.25, ((0.5, 0.25), (1.0, 1.0))),
+    "surface": lambda: figures.surface(*GRID, GRID[0] ** 2),
+    "field": lambda: figures.field(np.eye(2), -np.eye(2)),
+    "descent_path": lambda: figures.descent_path(np.eye(2)),
+    "line_fit_path": lambda: figures.line_fit_path(X, X, GRID[0] + 0.1, {"a": np.eye(2)}),
+    "decision_regions": lambda: figures.decision_regions(
         X, {"a": GRID[0], "b": GRID[1]}, [[0, 0], [1, 1]], [0, 1]
     ),
-    "overfitting_pair": lambda: plots.overfitting_pair(X[::-1], X, 2, 5),
-    "confusion_matrix": lambda: plots.confusion_matrix([[5, 1], [0, 4]], "ab"),
+    "overfitting_pair": lambda: figures.overfitting_pair(X[::-1], X, 2, 5),
+    "confusion_matrix": lambda: figures.confusion_matrix([[5, 1], [0, 4]], "ab"),
 }
 
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_have_labelled_axes_and_draw_without_warnings(name: str, dark: bool) -> None:
-    with plots.style(dark=dark):
+    with figures.style(dark=dark):
         figure = FIGURES[name]()
-        image = plots.png(figure)
+        image = figures.png(figure)
     assert image.startswith(PNG)
     panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
     assert panels
@@ -53,9 +53,9 @@ def test_figures_have_labelled_axes_and_draw_without_warnings(name: str, dark: b
 
 def test_style_paints_text_and_paper_and_restores_what_was() -> None:
     before = dict(mpl.rcParams)
-    with plots.style(dark=True):
+    with figures.style(dark=True):
         dark = FIGURES["lines"]()
-    with plots.style():
+    with figures.style():
         light = FIGURES["lines"]()
     assert dict(mpl.rcParams) == before
 
@@ -71,7 +71,7 @@ def test_style_paints_text_and_paper_and_restores_what_was() -> None:
 
 def test_loss_curve_draws_every_loss_and_means_of_blocks() -> None:
     losses = np.arange(1000.0)
-    every, means = plots.loss_curve(losses).axes[0].lines
+    every, means = figures.loss_curve(losses).axes[0].lines
     assert np.asarray(every.get_ydata()).tolist() == losses.tolist()
     assert np.asarray(means.get_xydata())[:2] == pytest.approx(np.array([[5, 4.5], [15, 14.5]]))
     assert means.get_label() == "mean of 10"
@@ -79,13 +79,13 @@ def test_loss_curve_draws_every_loss_and_means_of_blocks() -> None:
 
 @pytest.mark.parametrize("count", [1, 5, 150])
 def test_short_loss_curves_are_drawn_whole(count: int) -> None:
-    (every,) = plots.loss_curve(np.ones(count)).axes[0].lines
+    (every,) = figures.loss_curve(np.ones(count)).axes[0].lines
     assert len(np.asarray(every.get_xdata())) == count
     assert every.get_marker() == "."
 
 
 def test_accuracy_is_drawn_as_the_chapter_does() -> None:
-    axes = plots.accuracy_curve([0, 1, 2], [0.1, 0.5, 0.9], [0.1, 0.4, 0.8]).axes[0]
+    axes = figures.accuracy_curve([0, 1, 2], [0.1, 0.5, 0.9], [0.1, 0.4, 0.8]).axes[0]
     train, test = axes.lines
     assert (train.get_linestyle(), test.get_linestyle()) == ("-", "--")
     assert (train.get_label(), test.get_label()) == ("training", "test")
@@ -94,19 +94,19 @@ def test_accuracy_is_drawn_as_the_chapter_does() -> None:
 
 
 def test_descent_path_has_the_chapters_limits() -> None:
-    axes = plots.descent_path(np.array([[-3.0, 4.0], [0.0, 0.0]])).axes[0]
+    axes = figures.descent_path(np.array([[-3.0, 4.0], [0.0, 0.0]])).axes[0]
     assert (axes.get_xlim(), axes.get_ylim()) == ((-3.5, 3.5), (-4.5, 4.5))
 
 
 def test_early_stopping_is_marked_where_it_happened() -> None:
-    axes = plots.overfitting_pair(X[::-1], X + 1, best_epoch=3, stopped_epoch=8).axes[0]
+    axes = figures.overfitting_pair(X[::-1], X + 1, best_epoch=3, stopped_epoch=8).axes[0]
     marks = {line.get_label(): np.asarray(line.get_xydata()) for line in axes.lines}
     assert marks["weights kept"].tolist() == [[3, X[3] + 1]]
     assert marks["training stopped"][:, 0].tolist() == [8, 8]
 
 
 def test_confusion_matrix_writes_counts_into_cells() -> None:
-    axes = plots.confusion_matrix([[5, 1], [0, 4]], ["cat", "dog"]).axes[0]
+    axes = figures.confusion_matrix([[5, 1], [0, 4]], ["cat", "dog"]).axes[0]
     assert {text.get_position(): text.get_text() for text in axes.texts} == {
         (0, 0): "5",
         (1, 0): "1",
@@ -120,19 +120,20 @@ def test_confusion_matrix_writes_counts_into_cells() -> None:
 def test_plot_curves_replaces_a_file_at_once(tmp_path: Path, test_accuracy: list[float]) -> None:
     path = tmp_path / "curves.png"
     path.write_bytes(b"old")
-    plots.plot_curves([2.0, 1.0, 0.5], [0, 3], [0.1, 0.9], test_accuracy, path)
+    figures.plot_curves([2.0, 1.0, 0.5], [0, 3], [0.1, 0.9], test_accuracy, path)
     assert path.read_bytes().startswith(PNG)
     assert [file.name for file in tmp_path.iterdir()] == ["curves.png"]
 
 
 def test_plot_confusion_matrix_writes_a_file(tmp_path: Path) -> None:
-    plots.plot_confusion_matrix(np.eye(24, dtype=int), range(24), str(tmp_path / "matrix.png"))
+    figures.plot_confusion_matrix(np.eye(24, dtype=int), range(24), str(tmp_path / "matrix.png"))
     assert (tmp_path / "matrix.png").read_bytes().startswith(PNG)
 
 
 def test_figures_do_without_pyplot_and_the_module_without_matplotlib() -> None:
     code = (
-        "import sys; from dlfs_gpu import plots; assert 'matplotlib' not in sys.modules; "
-        "plots.png(plots.loss_curve([1.0, 2.0])); assert 'matplotlib.pyplot' not in sys.modules"
+        "import sys; from dlfs_gpu.chapter4 import figures; "
+        "assert 'matplotlib' not in sys.modules; "
+        "figures.png(figures.loss_curve([1.0, 2.0])); assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

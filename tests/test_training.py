@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from libraries import Library
 
-from dlfs_gpu.datasets import load_digits, load_mnist
+from dlfs_gpu.data.datasets import load_digits, load_mnist
 from dlfs_gpu.layers import Affine, Sigmoid
+from dlfs_gpu.models import MultiLayerNet, TwoLayerNet
 from dlfs_gpu.network import Network
-from dlfs_gpu.networks import MultiLayerNet, TwoLayerNet
 from dlfs_gpu.optimizers import SGD, Adam
 from dlfs_gpu.training import History, Trainer
 

@@ -11,10 +11,10 @@ from libraries import Library
 from dlfs_gpu.backend import namespace_of
 from dlfs_gpu.layers import Affine, Relu, Sigmoid, Tanh
 from dlfs_gpu.losses import SumSquaredError, as_one_hot
+from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.network import Network
-from dlfs_gpu.networks import MultiLayerNet
 from dlfs_gpu.optimizers import OPTIMIZERS, SGD, Optimizer, make_optimizer
-from dlfs_gpu.update import Update
+from dlfs_gpu.training.update import Update
 
 ACTIVATIONS = {"sigmoid": Sigmoid, "relu": Relu, "tanh": Tanh}
 N, FEATURES, CLASSES, BATCH = 40, 6, 4, 8

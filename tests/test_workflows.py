@@ -12,14 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dlfs_gpu._files import output_folder, whole_file, whole_results
 from dlfs_gpu.backend import get_backend
 from dlfs_gpu.checkpoint import load_model, save_model
-from dlfs_gpu.files import output_folder, whole_file, whole_results
-from dlfs_gpu.layers import Sigmoid
-from dlfs_gpu.networks import MultiLayerNet, TwoLayerNet
-from dlfs_gpu.signals import stop_on_signals
-from dlfs_gpu.sources import Data, Source, load_data
-from dlfs_gpu.workflows import (
+from dlfs_gpu.cli.signals import stop_on_signals
+from dlfs_gpu.cli.sources import Data, Source, load_data
+from dlfs_gpu.cli.workflows import (
     default_folder,
     describe,
     gradcheck,
@@ -27,6 +25,8 @@ from dlfs_gpu.workflows import (
     predict,
     train,
 )
+from dlfs_gpu.layers import Sigmoid
+from dlfs_gpu.models import MultiLayerNet, TwoLayerNet
 
 NUMPY = get_backend("numpy")
 OPTIONS: dict[str, Any] = {

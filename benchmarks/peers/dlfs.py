@@ -14,9 +14,9 @@ from benchmarks.work import Work
 from dlfs_gpu.backend import Backend, get_backend
 from dlfs_gpu.gradient import numerical_gradient
 from dlfs_gpu.losses import as_one_hot
-from dlfs_gpu.networks import MultiLayerNet
+from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.optimizers import SGD
-from dlfs_gpu.update import Update
+from dlfs_gpu.training.update import Update
 
 
 class _Library(Peer):

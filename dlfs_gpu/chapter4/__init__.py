@@ -1,5 +1,5 @@
 """Chapter 4, recomputed: each number beside the one the sources print, and the figures."""
 
-from dlfs_gpu.chapter4.report import SECTIONS, Report, run_chapter4
+from dlfs_gpu.chapter4.runner import SECTIONS, Report, run_chapter4
 
 __all__ = ["SECTIONS", "Report", "run_chapter4"]

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from dlfs_gpu.chapter4.entries import Image, Outcome, Part
+from dlfs_gpu.chapter4.model import Image, Outcome, Part
 
 if TYPE_CHECKING:
-    from dlfs_gpu.chapter4.report import Report
+    from dlfs_gpu.chapter4.runner import Report
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2127; --soft: #5c6470; --paper: #ffffff;

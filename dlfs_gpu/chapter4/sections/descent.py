@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlfs_gpu import examples, plots
 from dlfs_gpu.backend import Array
-from dlfs_gpu.chapter4.entries import Between, Plot, Row, Section, Setting, to_host
+from dlfs_gpu.chapter4 import experiments, figures
+from dlfs_gpu.chapter4.model import Between, Plot, Row, Section, Setting, to_host
 from dlfs_gpu.functions import function_2
 from dlfs_gpu.gradient import gradient_descent, numerical_gradient
 
@@ -26,8 +26,8 @@ def gradients(setting: Setting) -> Section:
         return numerical_gradient(function_2, array(x), realised=False)
 
     @functools.cache
-    def around() -> examples.SteepestAscent:
-        return examples.steepest_ascent(backend=place)
+    def around() -> experiments.SteepestAscent:
+        return experiments.steepest_ascent(backend=place)
 
     def single_precision(h: float | None) -> float:
         x = place.asarray([3.0, 4.0], "float32")
@@ -40,12 +40,12 @@ def gradients(setting: Setting) -> Section:
         stacked = numerical_gradient(
             lambda x: place.xp.sum(x**2, axis=(1, 2)), array(points), method="batched"
         )
-        return plots.field(points, -place.to_numpy(stacked))
+        return figures.field(points, -place.to_numpy(stacked))
 
     def surface() -> Figure:
         axis = np.linspace(-3, 3, 61)
         x0, x1 = np.meshgrid(axis, axis)
-        return plots.surface(x0, x1, x0**2 + x1**2)
+        return figures.surface(x0, x1, x0**2 + x1**2)
 
     return Section(
         "Gradients",
@@ -107,7 +107,7 @@ def gradients(setting: Setting) -> Section:
                 "slopes-by-direction",
                 "Slope of x0² + x1² at (3, 4) in every direction. It is greatest in that of the "
                 "gradient, at 53°, and zero across it.",
-                lambda: plots.lines(
+                lambda: figures.lines(
                     np.degrees(around().angles),
                     {"slope": around().slopes},
                     xlabel="direction, degrees",
@@ -141,8 +141,8 @@ def descent(setting: Setting) -> Section:
         )
 
     def rates() -> Figure:
-        walks = examples.learning_rates(backend=place)
-        return plots.lines(
+        walks = experiments.learning_rates(backend=place)
+        return figures.lines(
             np.arange(101),
             {f"lr = {lr:g}": walk.values for lr, walk in walks.items()},
             xlabel="step",
@@ -188,8 +188,8 @@ def descent(setting: Setting) -> Section:
             Plot(
                 "descent-path",
                 "Twenty steps at learning rate 0.1, among the contours of x0² + x1².",
-                lambda: plots.descent_path(
-                    examples.learning_rates([0.1], steps=20, backend=place)[0.1].path
+                lambda: figures.descent_path(
+                    experiments.learning_rates([0.1], steps=20, backend=place)[0.1].path
                 ),
             ),
             Plot(

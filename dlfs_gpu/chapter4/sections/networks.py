@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from dlfs_gpu import examples, plots
-from dlfs_gpu.chapter4.entries import Between, Plot, Row, Section, Setting, to_host
-from dlfs_gpu.datasets import load_digits
+from dlfs_gpu.chapter4 import experiments, figures
+from dlfs_gpu.chapter4.model import Between, Plot, Row, Section, Setting, to_host
+from dlfs_gpu.data.datasets import load_digits
 from dlfs_gpu.functions import cross_entropy_error, softmax
-from dlfs_gpu.networks import SimpleNet, TwoLayerNet
+from dlfs_gpu.models import SimpleNet, TwoLayerNet
 
 # Half a unit of the last digit that the sources print.
 _EIGHT_DIGITS = 5e-9
@@ -188,11 +188,11 @@ def _gradients(setting: Setting) -> list[Row | Plot]:
         return float(np.linalg.norm(one - other) / np.linalg.norm(other))
 
     @functools.cache
-    def errors(dtype: str) -> examples.GradientErrors:
-        return examples.gradient_errors(dtype=dtype, backend=setting.backend)
+    def errors(dtype: str) -> experiments.GradientErrors:
+        return experiments.gradient_errors(dtype=dtype, backend=setting.backend)
 
     def at_chapters_step(which: str) -> float:
-        single = examples.gradient_errors([1e-4], backend=setting.backend)
+        single = experiments.gradient_errors([1e-4], backend=setting.backend)
         return float(getattr(single, which)[0])
 
     return [
@@ -244,7 +244,7 @@ def _gradients(setting: Setting) -> list[Row | Plot]:
             "and subtracting loses digits as h shrinks, in float32 nearly all of them. Divided "
             "differences lose none: what is left is the truncation of a central difference, and "
             "at large h, where it rules, the methods meet.",
-            lambda: plots.lines(
+            lambda: figures.lines(
                 errors("float32").steps,
                 {
                     "float32, two losses": errors("float32").evaluated,

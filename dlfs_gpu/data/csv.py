@@ -38,7 +38,7 @@ class Table:
 
 
 def read_table(path: Path, label_column: str, scale: float) -> Table:
-    """Read a CSV file with a header row; `dlfs_gpu.datasets.load_csv` says what is raised.
+    """Read a CSV file with a header row; `dlfs_gpu.data.datasets.load_csv` says what is raised.
 
     Parameters
     ----------

@@ -14,19 +14,19 @@ from typing import Any
 
 import numpy as np
 
+from dlfs_gpu._files import check_readable, output_folder, whole_file, whole_results
 from dlfs_gpu.backend import Array, Backend, namespace_of
+from dlfs_gpu.chapter4.figures import plot_confusion_matrix, plot_curves
 from dlfs_gpu.checkpoint import Model, load_model, save_model
-from dlfs_gpu.csv_data import check_features, read_table
-from dlfs_gpu.files import check_readable, output_folder, whole_file, whole_results
+from dlfs_gpu.cli.signals import stop_on_signals
+from dlfs_gpu.cli.sources import Data, Source, check_source, load_data
+from dlfs_gpu.data.csv import check_features, read_table
 from dlfs_gpu.functions import is_finite
 from dlfs_gpu.gradient_check import GradientReport, check_gradients
+from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.network import GradientMethod
-from dlfs_gpu.networks import MultiLayerNet
-from dlfs_gpu.plots import plot_confusion_matrix, plot_curves
-from dlfs_gpu.signals import stop_on_signals
-from dlfs_gpu.sources import Data, Source, check_source, load_data
 from dlfs_gpu.training import Trainer
-from dlfs_gpu.update import GradientKind
+from dlfs_gpu.training.update import GradientKind
 
 RESULTS = ("history.csv", "curves.png", "model.safetensors", "summary.json")
 _ANSWERS = ("confusion_matrix.png", "predictions.csv")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlfs_gpu.backend import Array, Backend
-from dlfs_gpu.datasets import Splits
+from dlfs_gpu.data.datasets import Splits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

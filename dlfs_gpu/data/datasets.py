@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlfs_gpu.backend import Array, Backend, array_namespace, get_backend
-from dlfs_gpu.csv_data import check_alike, read_table
-from dlfs_gpu.idx import load_idx
-from dlfs_gpu.published import load_published
+from dlfs_gpu.data.csv import check_alike, read_table
+from dlfs_gpu.data.idx import load_idx
+from dlfs_gpu.data.published import load_published
 
 __all__ = [
     "CsvData",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dlfs_gpu.files import whole_file
+from dlfs_gpu._files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

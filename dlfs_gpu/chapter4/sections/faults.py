@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from dlfs_gpu import examples, plots
-from dlfs_gpu.chapter4.entries import Between, Row, Setting
-from dlfs_gpu.chapter4.networks import FIRST_W
-from dlfs_gpu.datasets import load_idx
+from dlfs_gpu.chapter4 import experiments, figures
+from dlfs_gpu.chapter4.model import Between, Row, Setting
+from dlfs_gpu.chapter4.sections.networks import FIRST_W
+from dlfs_gpu.data.datasets import load_idx
 from dlfs_gpu.functions import cross_entropy_error, function_2, sigmoid
 from dlfs_gpu.gradient import numerical_gradient
 from dlfs_gpu.layers import Dropout, Relu
 from dlfs_gpu.losses import SoftmaxWithLoss
-from dlfs_gpu.networks import SimpleNet
+from dlfs_gpu.models import SimpleNet
 
 
 def faults(setting: Setting) -> list[Row]:
@@ -54,7 +54,7 @@ def faults(setting: Setting) -> list[Row]:
         return place.xp.mean(Dropout(0.5, seed=0).forward(ones))
 
     def drawn_points() -> int:
-        curve = plots.loss_curve([3.0, 2.0, 1.0, 1.0, 1.0]).axes[0].lines[0]
+        curve = figures.loss_curve([3.0, 2.0, 1.0, 1.0, 1.0]).axes[0].lines[0]
         return len(np.asarray(curve.get_xdata()))
 
     def damaged_file() -> Any:
@@ -79,7 +79,7 @@ def faults(setting: Setting) -> list[Row]:
         Row(
             "error of a gradient in float32, h = 1e-4",
             Between(high=1e-6),
-            lambda: examples.gradient_errors([1e-4], backend=place).difference[0],
+            lambda: experiments.gradient_errors([1e-4], backend=place).difference[0],
             note="by divided differences; 64-20-10 on digits",
             printed="40 to 280 % wrong, by the chapter's loop",
         ),

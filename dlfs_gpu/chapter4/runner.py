@@ -11,18 +11,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dlfs_gpu import plots
+from dlfs_gpu._files import output_folder, whole_file
 from dlfs_gpu.backend import Backend, get_backend
-from dlfs_gpu.chapter4.derivatives import derivatives
-from dlfs_gpu.chapter4.descent import descent, gradients
-from dlfs_gpu.chapter4.entries import Image, Outcome, Part, Plot, Row, Section, Setting, evaluate
-from dlfs_gpu.chapter4.errata import errata
-from dlfs_gpu.chapter4.losses import losses
-from dlfs_gpu.chapter4.networks import networks
+from dlfs_gpu.chapter4 import figures
+from dlfs_gpu.chapter4.model import Image, Outcome, Part, Plot, Row, Section, Setting, evaluate
 from dlfs_gpu.chapter4.page import render
-from dlfs_gpu.chapter4.slides import slides
-from dlfs_gpu.chapter4.training import MNIST, training, training_data
-from dlfs_gpu.files import output_folder, whole_file
+from dlfs_gpu.chapter4.sections.derivatives import derivatives
+from dlfs_gpu.chapter4.sections.descent import descent, gradients
+from dlfs_gpu.chapter4.sections.errata import errata
+from dlfs_gpu.chapter4.sections.losses import losses
+from dlfs_gpu.chapter4.sections.networks import networks
+from dlfs_gpu.chapter4.sections.slides import slides
+from dlfs_gpu.chapter4.sections.training import MNIST, training, training_data
 
 SECTIONS: dict[str, Callable[[Setting], Section]] = {
     "losses": losses,
@@ -162,10 +162,10 @@ def run_chapter4(
 def _settle(entry: Row | Plot, section: str) -> Outcome | Image:
     if isinstance(entry, Row):
         return evaluate(entry, section)
-    with plots.style():
-        light = plots.png(entry.draw())
-    with plots.style(dark=True):
-        return Image(entry.name, entry.caption, light, plots.png(entry.draw()))
+    with figures.style():
+        light = figures.png(entry.draw())
+    with figures.style(dark=True):
+        return Image(entry.name, entry.caption, light, figures.png(entry.draw()))
 
 
 def _write(report: Report, folder: Path) -> None:

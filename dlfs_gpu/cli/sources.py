@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from dlfs_gpu._files import check_readable
 from dlfs_gpu.backend import Array, Backend
-from dlfs_gpu.datasets import load_csv, load_digits, load_fashion_mnist, load_mnist
-from dlfs_gpu.files import check_readable
+from dlfs_gpu.data.datasets import load_csv, load_digits, load_fashion_mnist, load_mnist
 
 _NAMES = ("digits", "mnist", "fashion-mnist")
 _LABEL_COLUMN = "label"

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from dlfs_gpu import examples
-from dlfs_gpu.chapter4.entries import Between, Row, Section, Setting, to_host
-from dlfs_gpu.chapter4.faults import faults
-from dlfs_gpu.chapter4.networks import FIRST_W, SECOND_W, THIRD_W
-from dlfs_gpu.chapter4.training import share_seen
-from dlfs_gpu.datasets import load_digits
+from dlfs_gpu.chapter4 import experiments
+from dlfs_gpu.chapter4.model import Between, Row, Section, Setting, to_host
+from dlfs_gpu.chapter4.sections.faults import faults
+from dlfs_gpu.chapter4.sections.networks import FIRST_W, SECOND_W, THIRD_W
+from dlfs_gpu.chapter4.sections.training import share_seen
+from dlfs_gpu.data.datasets import load_digits
 from dlfs_gpu.functions import (
     binary_cross_entropy_error,
     function_1,
@@ -21,7 +21,7 @@ from dlfs_gpu.functions import (
     sum_squared_error,
 )
 from dlfs_gpu.gradient import gradient_descent, numerical_diff, numerical_gradient
-from dlfs_gpu.networks import SimpleNet, TwoLayerNet
+from dlfs_gpu.models import SimpleNet, TwoLayerNet
 from dlfs_gpu.training import Trainer
 
 
@@ -206,8 +206,8 @@ def _descent(setting: Setting) -> list[Row]:
 
 
 def _slides(setting: Setting) -> list[Row]:
-    def fit(**options: Any) -> examples.LinearRegression:
-        return examples.linear_regression(backend=setting.backend, **options)
+    def fit(**options: Any) -> experiments.LinearRegression:
+        return experiments.linear_regression(backend=setting.backend, **options)
 
     def stop_on_test_data() -> Any:
         (x, t), test = load_digits(backend=setting.backend)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlfs_gpu import examples, plots
 from dlfs_gpu.backend import Array
-from dlfs_gpu.chapter4.entries import Between, Plot, Row, Section, Setting
+from dlfs_gpu.chapter4 import experiments, figures
+from dlfs_gpu.chapter4.model import Between, Plot, Row, Section, Setting
 from dlfs_gpu.functions import function_1, sigmoid, sigmoid_grad, step_function
 from dlfs_gpu.gradient import numerical_diff, tangent_line
 
@@ -31,11 +31,11 @@ def derivatives(setting: Setting) -> Section:
         return (1 - s) * s
 
     @functools.cache
-    def errors() -> examples.DifferenceErrors:
-        return examples.forward_against_central(backend=place)
+    def errors() -> experiments.DifferenceErrors:
+        return experiments.forward_against_central(backend=place)
 
     def error_ratio(scheme: str) -> float:
-        halved = examples.forward_against_central((0.01, 0.005), backend=place)
+        halved = experiments.forward_against_central((0.01, 0.005), backend=place)
         first, second = getattr(halved, scheme)
         return float(first / second)
 
@@ -47,10 +47,10 @@ def derivatives(setting: Setting) -> Section:
             Row(
                 "forward difference at 5 and 10, h = 1e-50",
                 [0.0, 0.0],
-                lambda: examples.lost_step(backend=place).slopes,
+                lambda: experiments.lost_step(backend=place).slopes,
                 note="x + h is x: rounding swallows the step",
             ),
-            Row("1e-50 in float32", 0.0, lambda: examples.lost_step(backend=place).h_in_float32),
+            Row("1e-50 in float32", 0.0, lambda: experiments.lost_step(backend=place).h_in_float32),
             Row(
                 "central difference at 5 and 10, h = 1e-4",
                 [0.1999999999990898, 0.2999999999986347],
@@ -160,7 +160,7 @@ def derivatives(setting: Setting) -> Section:
             Plot(
                 "tangents",
                 "The chapter's function and its tangents at 5 and 10, with numerical slopes.",
-                lambda: plots.tangents(
+                lambda: figures.tangents(
                     x,
                     function_1(x),
                     {at: tangent_line(function_1, at)(x) for at in (5.0, 10.0)},
@@ -171,7 +171,7 @@ def derivatives(setting: Setting) -> Section:
                 "secant",
                 "The true tangent at x, and the line through x and x + h whose slope the forward "
                 "difference gives. h is large here, to be seen.",
-                lambda: plots.secant(
+                lambda: figures.secant(
                     x,
                     function_1(x),
                     tangent_line(function_1, 5.0)(x),
@@ -182,7 +182,7 @@ def derivatives(setting: Setting) -> Section:
                 "difference-errors",
                 "Error of forward and central differences of e^x at 1, by the step. Right: "
                 "truncation, which falls with h or h². Left: rounding, which grows as h shrinks.",
-                lambda: plots.lines(
+                lambda: figures.lines(
                     errors().steps,
                     {"forward": errors().forward, "central": errors().central},
                     xlabel="step h",
@@ -207,7 +207,7 @@ def _line(line: Any) -> list[float]:
 
 def _step_and_sigmoid() -> Figure:
     x = np.linspace(-6, 6, 241)
-    return plots.stacked(
+    return figures.stacked(
         x,
         {
             "output": {"sigmoid": sigmoid(x), "step": step_function(x)},

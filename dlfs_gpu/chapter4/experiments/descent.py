@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dlfs_gpu.backend import Array, Backend, get_backend
-from dlfs_gpu.datasets import load_digits
+from dlfs_gpu.data.datasets import load_digits
 from dlfs_gpu.functions import function_2, sum_squared_error
 from dlfs_gpu.gradient import gradient_descent, numerical_gradient
-from dlfs_gpu.networks import MultiLayerNet
+from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.training import Trainer
 
 

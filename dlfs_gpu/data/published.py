@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlfs_gpu.idx import Pair, parse_pair, unpack
+from dlfs_gpu.data.idx import Pair, parse_pair, unpack
 
 DATA_VARIABLE = "DLFS_GPU_DATA"
 
@@ -74,7 +74,7 @@ def load_published(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[
     name : {"mnist", "fashion-mnist"}
         The set.
     data_dir : path or None
-        The folder that must hold it; `dlfs_gpu.datasets.load_mnist` says where else it is looked
+        The folder that must hold it; `dlfs_gpu.load_mnist` says where else it is looked
         for, and what is raised.
     """
     if data_dir is None and (named := os.environ.get(DATA_VARIABLE)):

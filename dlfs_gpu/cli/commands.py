@@ -14,11 +14,11 @@ from typing import Annotated, Any, TextIO
 import typer
 import typer.core
 
-from dlfs_gpu import workflows
 from dlfs_gpu.backend import BackendError, get_backend
+from dlfs_gpu.cli import workflows
+from dlfs_gpu.cli.sources import Source, load_data
 from dlfs_gpu.network import GradientMethod
-from dlfs_gpu.sources import Source, load_data
-from dlfs_gpu.update import GradientKind
+from dlfs_gpu.training.update import GradientKind
 
 # Where the command line calls an argument by another name than its own.
 _OPTIONS = {

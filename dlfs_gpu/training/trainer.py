@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
+from dlfs_gpu._files import whole_file
 from dlfs_gpu.backend import Array, namespace_of, to_numpy
-from dlfs_gpu.datasets import MinibatchSampler
-from dlfs_gpu.files import whole_file
+from dlfs_gpu.data.datasets import MinibatchSampler
 from dlfs_gpu.functions import is_finite
 from dlfs_gpu.network import Network
 from dlfs_gpu.optimizers import Optimizer, make_optimizer
-from dlfs_gpu.update import GradientKind, Update
+from dlfs_gpu.training.update import GradientKind, Update
 
 # Minibatches whose indices are drawn and uploaded together.
 _BLOCK = 1000
@@ -116,7 +116,7 @@ class Trainer:
     iterations : int, optional
         Number of updates, instead of `epochs`.
     gradient : {"backprop", "numerical", "batched", "loop"}
-        As for `dlfs_gpu.update.Update`.
+        As for `dlfs_gpu.training.update.Update`.
     seed : int, optional
         Of the minibatches, which are drawn on the host: the same for every backend.
     x_val, t_val : array, optional

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlfs_gpu import examples, plots
-from dlfs_gpu.chapter4.entries import Between, Plot, Row, Section, Setting
+from dlfs_gpu.chapter4 import experiments, figures
+from dlfs_gpu.chapter4.model import Between, Plot, Row, Section, Setting
 from dlfs_gpu.functions import (
     binary_cross_entropy_error,
     cross_entropy_error,
@@ -36,15 +36,15 @@ def losses(setting: Setting) -> Section:
     answers[range(5), [2, 7, 0, 9, 4]] = [0.1, 0.2, 0.3, 0.4, 0.5]
 
     @functools.cache
-    def moved() -> examples.AccuracyAgainstLoss:
-        return examples.accuracy_against_loss(backend=setting.backend)
+    def moved() -> experiments.AccuracyAgainstLoss:
+        return experiments.accuracy_against_loss(backend=setting.backend)
 
     def jump() -> float:
         heights = np.abs(np.diff(moved().accuracies))
         return float(heights[heights > 0].min())
 
-    def saturated(z: float = -10.0) -> examples.SaturatedSigmoid:
-        return examples.saturated_sigmoid(z, backend=setting.backend)
+    def saturated(z: float = -10.0) -> experiments.SaturatedSigmoid:
+        return experiments.saturated_sigmoid(z, backend=setting.backend)
 
     return Section(
         "Losses",
@@ -181,7 +181,7 @@ def losses(setting: Setting) -> Section:
                 "ln-x",
                 "The natural logarithm. Cross entropy is −ln of the probability given to the "
                 "right class: 0 for certainty, and growing without bound as it goes to 0.",
-                lambda: plots.lines(
+                lambda: figures.lines(
                     x := np.linspace(0.01, 1), {"ln x": np.log(x)}, xlabel="x", ylabel="ln x"
                 ),
             ),
@@ -196,7 +196,7 @@ def losses(setting: Setting) -> Section:
                 "accuracy-against-loss",
                 "One bias of a half-trained network is moved. Accuracy on 100 digits is a "
                 "staircase, flat almost everywhere; the loss answers to every change.",
-                lambda: plots.stacked(
+                lambda: figures.stacked(
                     moved().changes,
                     {
                         "accuracy": {"accuracy": moved().accuracies},
@@ -210,8 +210,8 @@ def losses(setting: Setting) -> Section:
 
 
 def _saturated_plot(setting: Setting) -> Figure:
-    result = examples.saturated_sigmoid(np.linspace(-10, 10, 201), backend=setting.backend)
-    return plots.lines(
+    result = experiments.saturated_sigmoid(np.linspace(-10, 10, 201), backend=setting.backend)
+    return figures.lines(
         result.z,
         {
             "cross entropy: p − t": result.cross_entropy,

@@ -4,14 +4,14 @@ Each is seeded, runs on the backend it is given, and brings its results to the h
 and NumPy arrays to print and to plot.
 """
 
-from dlfs_gpu.examples.descent import (
+from dlfs_gpu.chapter4.experiments.descent import (
     Descent,
     LinearRegression,
     compare_optimizers,
     learning_rates,
     linear_regression,
 )
-from dlfs_gpu.examples.differences import (
+from dlfs_gpu.chapter4.experiments.differences import (
     DifferenceErrors,
     LostStep,
     SteepestAscent,
@@ -19,8 +19,8 @@ from dlfs_gpu.examples.differences import (
     lost_step,
     steepest_ascent,
 )
-from dlfs_gpu.examples.gradients import GradientErrors, gradient_errors
-from dlfs_gpu.examples.learning import (
+from dlfs_gpu.chapter4.experiments.gradients import GradientErrors, gradient_errors
+from dlfs_gpu.chapter4.experiments.learning import (
     AccuracyAgainstLoss,
     LinearCollapse,
     SaturatedSigmoid,
@@ -30,7 +30,7 @@ from dlfs_gpu.examples.learning import (
     saturated_sigmoid,
     xor,
 )
-from dlfs_gpu.examples.overfitting import Course, EarlyStop, Overfitting, overfitting
+from dlfs_gpu.chapter4.experiments.overfitting import Course, EarlyStop, Overfitting, overfitting
 
 __all__ = [
     "AccuracyAgainstLoss",

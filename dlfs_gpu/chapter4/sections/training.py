@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from dlfs_gpu import plots
 from dlfs_gpu.backend import Backend
-from dlfs_gpu.chapter4.entries import Between, Plot, Row, Section, Setting
-from dlfs_gpu.datasets import MinibatchSampler, Splits, load_digits, load_mnist
-from dlfs_gpu.networks import TwoLayerNet
-from dlfs_gpu.published import DATA_VARIABLE, cache_folder
+from dlfs_gpu.chapter4 import figures
+from dlfs_gpu.chapter4.model import Between, Plot, Row, Section, Setting
+from dlfs_gpu.data.datasets import MinibatchSampler, Splits, load_digits, load_mnist
+from dlfs_gpu.data.published import DATA_VARIABLE, cache_folder
+from dlfs_gpu.models import TwoLayerNet
 from dlfs_gpu.training import History, Trainer
 
 MNIST = "MNIST"
@@ -120,7 +120,7 @@ def training(setting: Setting) -> Section:
             Plot(
                 "training-loss",
                 f"Loss of each minibatch while learning {name}.",
-                lambda: plots.loss_curve(history.losses),
+                lambda: figures.loss_curve(history.losses),
             ),
             Plot(
                 "training-accuracy",
@@ -128,7 +128,7 @@ def training(setting: Setting) -> Section:
                 "each other: no over-fitting."
                 if known
                 else "Accuracy on all training and all test data, once per epoch.",
-                lambda: plots.accuracy_curve(
+                lambda: figures.accuracy_curve(
                     np.asarray(history.iterations) / trainer.iter_per_epoch,
                     history.train_accuracy,
                     history.test_accuracy,

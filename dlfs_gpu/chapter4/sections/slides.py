@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlfs_gpu import examples, plots
-from dlfs_gpu.chapter4.entries import Between, Plot, Row, Section, Setting
-from dlfs_gpu.datasets import CsvData, load_csv, one_hot
+from dlfs_gpu.chapter4 import experiments, figures
+from dlfs_gpu.chapter4.model import Between, Plot, Row, Section, Setting
+from dlfs_gpu.data.datasets import CsvData, load_csv, one_hot
 from dlfs_gpu.functions import identity_function, relu, sigmoid, step_function, sum_squared_error
-from dlfs_gpu.networks import MultiLayerNet
+from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.optimizers import make_optimizer
 
 if TYPE_CHECKING:
@@ -102,11 +102,11 @@ def _networks(setting: Setting) -> list[Row | Plot]:
         return [sizes[f"W{k}"] + sizes[f"b{k}"] for k in (1, 2, 3)]
 
     @functools.cache
-    def xor(hidden_size: int) -> examples.Xor:
-        return examples.xor(hidden_size, backend=setting.backend)
+    def xor(hidden_size: int) -> experiments.Xor:
+        return experiments.xor(hidden_size, backend=setting.backend)
 
     def collapse_error() -> float:
-        result = examples.collapse_linear_layers(backend=setting.backend)
+        result = experiments.collapse_linear_layers(backend=setting.backend)
         return float(np.abs(result.stacked - result.single).max())
 
     def regions() -> Figure:
@@ -116,7 +116,7 @@ def _networks(setting: Setting) -> list[Row | Plot]:
             title: setting.backend.to_numpy(xor(size).network.predict(points))[:, 1].reshape(81, 81)
             for title, size in (("no hidden layer", 0), ("4 hidden units", 4))
         }
-        return plots.decision_regions(
+        return figures.decision_regions(
             axis, probabilities, [[0, 0], [0, 1], [1, 0], [1, 1]], [0, 1, 1, 0]
         )
 
@@ -166,7 +166,7 @@ def _networks(setting: Setting) -> list[Row | Plot]:
 
 def _activations() -> Figure:
     x = np.linspace(-3, 3, 601)
-    return plots.lines(
+    return figures.lines(
         x,
         {
             "linear": identity_function(x),
@@ -182,8 +182,8 @@ def _activations() -> Figure:
 
 
 def _regression(setting: Setting) -> list[Row | Plot]:
-    def fit(**options: Any) -> examples.LinearRegression:
-        return examples.linear_regression(backend=setting.backend, **options)
+    def fit(**options: Any) -> experiments.LinearRegression:
+        return experiments.linear_regression(backend=setting.backend, **options)
 
     def descent() -> Figure:
         paths = {
@@ -192,7 +192,7 @@ def _regression(setting: Setting) -> list[Row | Plot]:
         }
         m, b = np.linspace(-3, 6, 181), np.linspace(-2, 7, 181)
         first, second = m + b[:, None] - 3, 2 * m + b[:, None] - 5
-        return plots.line_fit_path(m, b, 0.5 * (first**2 + second**2), paths)
+        return figures.line_fit_path(m, b, 0.5 * (first**2 + second**2), paths)
 
     return [
         Row(
@@ -254,7 +254,7 @@ def _optimizers(setting: Setting) -> list[Row | Plot]:
 
     @functools.cache
     def compared() -> dict[str, Any]:
-        return examples.compare_optimizers(backend=setting.backend)
+        return experiments.compare_optimizers(backend=setting.backend)
 
     def smoothed() -> dict[str, Any]:
         return {name: losses.reshape(-1, 20).mean(axis=1) for name, losses in compared().items()}
@@ -294,7 +294,7 @@ def _optimizers(setting: Setting) -> list[Row | Plot]:
             "optimizers",
             "Loss on the embedded digits by each optimizer, from the same weights, on the same "
             "minibatches: means of 20 updates.",
-            lambda: plots.lines(
+            lambda: figures.lines(
                 10 + 20 * np.arange(25),
                 smoothed(),
                 xlabel="update",
@@ -307,8 +307,8 @@ def _optimizers(setting: Setting) -> list[Row | Plot]:
 
 def _overfitting(setting: Setting) -> list[Row | Plot]:
     @functools.cache
-    def result() -> examples.Overfitting:
-        return examples.overfitting(backend=setting.backend)
+    def result() -> experiments.Overfitting:
+        return experiments.overfitting(backend=setting.backend)
 
     def accuracy(name: str) -> float:
         return float(getattr(result(), name).val_accuracy[-1])
@@ -359,7 +359,7 @@ def _overfitting(setting: Setting) -> list[Row | Plot]:
             "wrong labels by heart (variance); one too small for the task would keep both high "
             "(bias). Early stopping ends the training when the validation loss has not fallen "
             "for ten epochs, and keeps the best weights.",
-            lambda: plots.overfitting_pair(
+            lambda: figures.overfitting_pair(
                 result().plain.train_loss,
                 result().plain.val_loss,
                 result().early_stop.best_epoch,
@@ -369,7 +369,7 @@ def _overfitting(setting: Setting) -> list[Row | Plot]:
         Plot(
             "regularisation",
             "Validation loss of the same network left alone, with dropout, and with weight decay.",
-            lambda: plots.lines(
+            lambda: figures.lines(
                 np.arange(len(result().plain.val_loss)),
                 {
                     "left alone": result().plain.val_loss,
@@ -384,5 +384,5 @@ def _overfitting(setting: Setting) -> list[Row | Plot]:
     ]
 
 
-def _least_until_stop(result: examples.Overfitting) -> float:
+def _least_until_stop(result: experiments.Overfitting) -> float:
     return float(result.plain.val_loss[: result.early_stop.stopped_epoch + 1].min())

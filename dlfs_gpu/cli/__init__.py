@@ -1,0 +1,5 @@
+"""The command line."""
+
+from dlfs_gpu.cli.commands import main
+
+__all__ = ["main"]
