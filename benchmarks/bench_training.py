@@ -9,7 +9,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.conftest import Place
-from dlfs_gpu.data.datasets import MinibatchSampler
+from dlfs_gpu.data.minibatches import MinibatchSampler
 from dlfs_gpu.optimizers import OPTIMIZERS, SGD
 from dlfs_gpu.training.update import Update
 

@@ -4,17 +4,17 @@ Numerical gradients fast and exact enough to train with, beside the chapter's lo
 networks, optimizers and training loop, under the book's names.
 """
 
+from dlfs_gpu._validation import ArgumentError, DataError
 from dlfs_gpu.backend import Backend, BackendError, get_backend, use_backend
 from dlfs_gpu.checkpoint import load_model, save_model
 from dlfs_gpu.data.datasets import (
-    MinibatchSampler,
     load_csv,
     load_digits,
     load_fashion_mnist,
     load_idx,
     load_mnist,
-    one_hot,
 )
+from dlfs_gpu.data.minibatches import MinibatchSampler
 from dlfs_gpu.functions import (
     binary_cross_entropy_error,
     cross_entropy_error,
@@ -54,8 +54,10 @@ __all__ = [
     "AdaGrad",
     "Adam",
     "Affine",
+    "ArgumentError",
     "Backend",
     "BackendError",
+    "DataError",
     "Dropout",
     "GradientReport",
     "History",

@@ -10,18 +10,16 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any
 
-import array_api_compat
 import numpy as np
 from array_api_compat import is_cupy_array
 
-Array: TypeAlias = Any
-"""An array of any array API library; the standard has no type for it to name."""
+from dlfs_gpu._validation import Array, check_choice, check_count
 
-BACKEND_NAMES = ("auto", "numpy", "cupy")
+_NAMES = ("auto", "numpy", "cupy")
 ENVIRONMENT_VARIABLE = "DLFS_GPU_BACKEND"
 
 _scoped: ContextVar[Backend | None] = ContextVar("dlfs_gpu_backend", default=None)
@@ -39,8 +37,6 @@ class Backend:
     ----------
     name : {"numpy", "cupy"}
         The library.
-    xp : module
-        Its array API namespace: ``backend.xp.exp(x)``.
     device : str
         The device in words, for people to read.
     reason : str
@@ -48,9 +44,14 @@ class Backend:
     """
 
     name: str
-    xp: ModuleType = field(repr=False)
     device: str
     reason: str
+
+    @property
+    def xp(self) -> ModuleType:
+        """The library's array API namespace: ``backend.xp.exp(x)``."""
+        # Not kept, because a module cannot be pickled or copied.
+        return np if self.name == "numpy" else importlib.import_module("array_api_compat.cupy")
 
     def asarray(self, x: Any, dtype: Any = None) -> Array:
         """Put `x` (a list, a NumPy array, or an array already here) on this backend.
@@ -66,16 +67,9 @@ class Backend:
         ------
         TypeError
             If `x` is a CuPy array and this backend is NumPy.
-        MemoryError
-            If `x` is on the host and larger than the free memory of the device.
         """
         if self.name == "numpy" and is_cupy_array(x):
             raise TypeError("x is a cupy.ndarray: move it to the host with cupy.asnumpy(x) first")
-        if self.name == "cupy" and isinstance(x, np.ndarray) and x.nbytes > self.free_memory():
-            raise MemoryError(
-                f"x takes {x.nbytes / 2**20:.0f} MiB, but {self.device} has only "
-                f"{self.free_memory() / 2**20:.0f} MiB free"
-            )
         return self.xp.asarray(x, dtype=None if dtype is None else np.dtype(dtype))
 
     def to_numpy(self, x: Array) -> np.ndarray:
@@ -111,7 +105,7 @@ def get_backend(name: str | Backend | None = None) -> Backend:
 
     Raises
     ------
-    ValueError
+    ArgumentError
         If the name is none of the three.
     BackendError
         If ``"cupy"`` is asked for and cannot run; the message quotes the cause and the remedy.
@@ -153,36 +147,6 @@ def to_numpy(x: Array) -> np.ndarray:
     return np.asarray(x.get() if is_cupy_array(x) else x)
 
 
-def array_namespace(**arrays: Array) -> Any:
-    """Return the array API namespace that all the arrays, given by name, belong to.
-
-    Raises
-    ------
-    TypeError
-        If one is not an array, or two are of different libraries; both are named.
-    """
-    if all(type(x) is np.ndarray for x in arrays.values()):
-        return np
-    namespaces = {name: _namespace(name, x) for name, x in arrays.items()}
-    (first, xp), *others = namespaces.items()
-    for name, other in others:
-        if other is not xp:
-            raise TypeError(
-                f"{first} is a {_type_name(arrays[first])} and {name} is a "
-                f"{_type_name(arrays[name])}: arrays are not moved by themselves; put both on one "
-                "backend with get_backend().asarray(...) or on the host with "
-                "get_backend().to_numpy(...)"
-            )
-    return xp
-
-
-def namespace_of(x: Array) -> Any:
-    """Return the array API namespace of one array."""
-    if type(x) is np.ndarray:
-        return np
-    return array_namespace(x=x)
-
-
 def memory_budget(x: Array, max_memory: int | None) -> int:
     """Return `max_memory` in bytes, or its default for work in the library of `x`.
 
@@ -190,21 +154,15 @@ def memory_budget(x: Array, max_memory: int | None) -> int:
 
     Raises
     ------
-    ValueError
+    ArgumentError
         If `max_memory` is given and is not a positive whole number.
     """
     if max_memory is None:
         return get_backend("cupy").free_memory() // 2 if is_cupy_array(x) else 256 * 2**20
-    if not isinstance(max_memory, int | np.integer) or max_memory <= 0:
-        raise ValueError(
-            f"max_memory is {max_memory!r}; it must be a positive whole number of bytes"
-        )
-    return int(max_memory)
+    return check_count("max_memory", max_memory)
 
 
-def run_in_chunks(
-    run: Callable[[int, int], None], total: int, chunk: int, progress: str = ""
-) -> None:
+def run_in_chunks(run: Callable[[int, int], None], total: int, chunk: int, title: str = "") -> None:
     """Call ``run(start, stop)`` over 0..total in chunks, halved and retried on MemoryError.
 
     Parameters
@@ -213,13 +171,13 @@ def run_in_chunks(
         Does the work of one chunk; called again with a smaller one when it lacked memory.
     total, chunk : int
         How much there is to do, and how much at once at first.
-    progress : str, optional
+    title : str, optional
         Title of a progress bar; none is shown by default.
     """
     from tqdm import tqdm
 
     start = 0
-    with tqdm(total=total, desc=progress, disable=not progress, leave=False) as bar:
+    with tqdm(total=total, desc=title, disable=not title, leave=False) as bar:
         while start < total:
             stop = min(start + chunk, total)
             try:
@@ -243,39 +201,19 @@ def in_place(function: Callable[..., Array], x: Array) -> Array:
     return function(x, out=x) if type(x) is np.ndarray or is_cupy_array(x) else function(x)
 
 
-def _namespace(name: str, x: Any) -> Any:
-    # NumPy speaks the standard itself; array_api_compat would load much for it.
-    if isinstance(x, np.ndarray | np.generic):
-        return np
-    try:
-        return array_api_compat.array_namespace(x)
-    except TypeError:
-        raise TypeError(f"{name} must be an array, not {_type_name(x)}") from None
-
-
-def _type_name(x: Any) -> str:
-    return f"{type(x).__module__.split('.')[0]}.{type(x).__name__}"
-
-
 def _backend(name: str, asked: str, argument: str) -> Backend:
+    name = check_choice(argument, name, _NAMES)
     if name == "numpy":
-        return Backend("numpy", np, _host_name(), asked)
-    if name not in BACKEND_NAMES:
-        choices = ", ".join(map(repr, BACKEND_NAMES))
-        raise ValueError(f"{argument} is {name!r}; it must be one of {choices}")
+        return Backend("numpy", _host_name(), asked)
     gpu = _probe_gpu()
     if gpu.failure is None:
-        return Backend(
-            "cupy",
-            importlib.import_module("array_api_compat.cupy"),
-            gpu.device,
-            f"{asked}; a kernel and a matrix product ran on the GPU",
-        )
+        reason = f"{asked}; a kernel and a matrix product ran on the GPU"
+        return Backend("cupy", gpu.device, reason)
     if name == "cupy":
         raise BackendError(
             f"{argument} asks for 'cupy', which cannot run here: {gpu.failure}\n{gpu.remedy}"
         ) from gpu.cause
-    return Backend("numpy", np, _host_name(), f"{asked}; {gpu.failure}")
+    return Backend("numpy", _host_name(), f"{asked}; {gpu.failure}")
 
 
 @dataclass(frozen=True)

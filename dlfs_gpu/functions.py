@@ -7,13 +7,23 @@ Classes lie along the last axis.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-import numpy as np
 from array_api_compat import device
 
-from dlfs_gpu.backend import Array, array_namespace, namespace_of
+from dlfs_gpu._validation import (
+    Array,
+    array_namespace,
+    as_float,
+    as_same_shape,
+    as_scores,
+    check_count,
+    check_dtype,
+    check_labels,
+    check_targets,
+    check_unit_targets,
+    namespace_of,
+)
 
 CROSS_ENTROPY_DELTA = 1e-7
 """What the chapter adds to probabilities so that log 0 does not give −inf (section 4.2.2)."""
@@ -95,10 +105,10 @@ def sum_squared_error(y: Array, t: Array) -> Array:
 
     Raises
     ------
-    ValueError
+    ArgumentError
         If the shapes differ.
     """
-    y, t = _same_shape(y, t)
+    y, t = as_same_shape(y, t)
     xp = namespace_of(y)
     return 0.5 * xp.sum((y - t) ** 2)
 
@@ -110,10 +120,10 @@ def mean_squared_error(y: Array, t: Array) -> Array:
 
     Raises
     ------
-    ValueError
+    ArgumentError
         If the shapes differ.
     """
-    y, t = _same_shape(y, t)
+    y, t = as_same_shape(y, t)
     xp = namespace_of(y)
     return xp.mean((y - t) ** 2)
 
@@ -135,7 +145,7 @@ def cross_entropy_error(y: Array, t: Array) -> Array:
 
     Raises
     ------
-    ValueError
+    ArgumentError
         If the shapes do not fit, the batch is empty, or a label is not in 0..C-1.
     TypeError
         If the labels are not integers.
@@ -188,10 +198,10 @@ def binary_cross_entropy_error(y: Array, t: Array) -> Array:
 
     Raises
     ------
-    ValueError
+    ArgumentError
         If the shapes differ, or a target is not between 0 and 1.
     """
-    y, t = _same_shape(y, t)
+    y, t = as_same_shape(y, t)
     check_unit_targets(t)
     xp = namespace_of(y)
     # 0·log 0 counts as 0, its limit.
@@ -203,12 +213,42 @@ def binary_cross_entropy_error(y: Array, t: Array) -> Array:
 
 def sigmoid_cross_entropy(z: Array, t: Array) -> Array:
     """Return `binary_cross_entropy_error` of sigmoid(z) from the scores `z`, without overflow."""
-    z, t = _same_shape(z, t, "z")
+    z, t = as_same_shape(z, t, "z")
     check_unit_targets(t)
     xp = namespace_of(z)
     # −log σ(z) = max(−z, 0) + log(1 + exp(−|z|))
     loss = relu(z) - t * z + xp.log1p(xp.exp(-xp.abs(z)))
     return loss if z.ndim == 0 else xp.mean(xp.sum(loss, axis=-1))
+
+
+def one_hot(labels: Array, num_classes: int, *, dtype: Any = "float32") -> Array:
+    """Write each label as a vector of zeros with a one at the label's place.
+
+    Parameters
+    ----------
+    labels : array of integers, any shape
+        Labels from 0 to ``num_classes - 1``.
+    num_classes : int
+        Length of the vectors.
+    dtype : {"float32", "float64"}, optional
+        Their type.
+
+    Returns
+    -------
+    array, shape (*labels.shape, num_classes)
+        In the library and on the device of `labels`.
+
+    Raises
+    ------
+    TypeError
+        If `labels` is not an array of integers.
+    ArgumentError
+        If a label is out of range, or `num_classes` is not a positive whole number.
+    """
+    xp = array_namespace(labels=labels)
+    labels = check_labels(labels, check_count("num_classes", num_classes), "labels")
+    classes = xp.arange(num_classes, dtype=labels.dtype, device=device(labels))
+    return xp.astype(labels[..., None] == classes, getattr(xp, check_dtype(dtype)))
 
 
 def function_1(x: Array) -> Array:
@@ -223,120 +263,6 @@ def function_2(x: Array) -> Array:
     return namespace_of(x).sum(x**2)
 
 
-def as_float(x: Array, name: str = "x") -> Array:
-    """Return `x` as a real floating-point array; integers and booleans become float64.
-
-    Raises
-    ------
-    TypeError
-        If `x`, called `name` in the message, is no array, number or list of numbers, or is
-        complex or masked.
-    """
-    if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array; fill it first: {name}.filled(...)")
-    if isinstance(x, int | float | list | tuple | np.generic | np.ndarray):
-        x = np.asarray(x)  # also of np.matrix, whose * and ** are matrix products
-        if x.dtype.kind == "f":
-            return x
-    xp = array_namespace(**{name: x})
-    if xp.isdtype(x.dtype, "real floating"):
-        return x
-    if xp.isdtype(x.dtype, ("integral", "bool")):
-        return xp.astype(x, xp.float64)
-    raise TypeError(f"{name} has the type {x.dtype}; it must hold real numbers")
-
-
-def as_scores(x: Array, name: str = "x") -> Array:
-    """Return `x` as floating point, and refuse arrays without any class along the last axis."""
-    x = as_float(x, name)
-    if x.ndim == 0 or x.shape[-1] == 0:
-        raise ValueError(
-            f"{name} has shape {tuple(x.shape)}; it must have at least one class in its last axis"
-        )
-    return x
-
-
-def check_targets(t: Array, shape: tuple[int, ...], like: Array, name: str = "y") -> Array:
-    """Return targets ready for use with outputs of `shape`, one sample (C,) or a batch (N, C).
-
-    One-hot and soft targets get the type of `like`, labels int64. Looks at label values, so it
-    waits for a GPU: call it once, before a loop.
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not fit, the batch is empty, or a label is not in 0..C-1.
-    TypeError
-        If labels are not integers, or `t` is of another array library than `like`.
-    """
-    shape = tuple(shape)
-    if isinstance(t, int):
-        t = namespace_of(like).asarray(t, device=device(like))
-    elif isinstance(t, list | tuple | np.generic):
-        t = np.asarray(t)
-    xp = array_namespace(**{name: like, "t": t})
-    if len(shape) not in (1, 2):
-        raise ValueError(f"{name} has shape {shape}; it must be (C,) or a batch (N, C)")
-    if math.prod(shape) == 0:
-        raise ValueError(f"{name} has shape {shape}: the batch is empty")
-    if t.shape == shape:
-        t = xp.astype(as_float(t, "t"), like.dtype, copy=False)
-        if not is_finite(t):
-            raise ValueError("t holds NaN or infinity; every number must be finite")
-        return t
-    if t.shape != shape[:-1]:
-        raise ValueError(
-            f"t has shape {tuple(t.shape)}; for {name} of shape {shape} integer labels must have "
-            f"the shape {shape[:-1]}, one-hot or soft targets {shape}"
-        )
-    return check_labels(t, shape[-1])
-
-
-def is_finite(x: Array) -> bool:
-    """Say whether no element is NaN or infinite; waits for a GPU."""
-    xp = namespace_of(x)
-    return bool(xp.all(xp.isfinite(x)))
-
-
-def check_unit_targets(t: Array) -> None:
-    """Refuse targets of any shape, in floating point, that are not all between 0 and 1.
-
-    Raises
-    ------
-    ValueError
-        If one is not; NaN is not.
-    """
-    xp = namespace_of(t)
-    outside = ~((t >= 0) & (t <= 1))
-    if bool(xp.any(outside)):
-        where = int(xp.argmax(xp.astype(xp.reshape(outside, (-1,)), xp.int8)))
-        raise ValueError(
-            f"t holds {float(xp.reshape(t, (-1,))[where])}; these targets must lie between 0 and 1"
-        )
-
-
-def check_labels(t: Array, num_classes: int) -> Array:
-    """Return labels of any shape as int64, and refuse all but integers in 0..num_classes-1.
-
-    Raises
-    ------
-    TypeError
-        If they are not integers.
-    ValueError
-        If one is out of range.
-    """
-    xp = namespace_of(t)
-    if not xp.isdtype(t.dtype, "integral"):
-        raise TypeError(f"t holds labels of the type {t.dtype}; labels must be integers")
-    low, high = int(xp.min(t)), int(xp.max(t))
-    if low < 0 or high >= num_classes:
-        raise ValueError(
-            f"t holds the label {low if low < 0 else high}; "
-            f"labels of {num_classes} classes are 0 to {num_classes - 1}"
-        )
-    return xp.astype(t, xp.int64, copy=False)
-
-
 def _select(values: Array, t: Array) -> Array:
     """Return Σ t·values over the last axis, or the values at the labels: shape () or (N,)."""
     xp = namespace_of(values)
@@ -344,15 +270,3 @@ def _select(values: Array, t: Array) -> Array:
         # 0·log 0 counts as 0, its limit.
         return xp.sum(t * xp.where(t == 0, xp.zeros_like(values), values), axis=-1)
     return xp.take_along_axis(values, t[..., None], axis=-1)[..., 0]
-
-
-def _same_shape(y: Any, t: Any, name: str = "y") -> tuple[Array, Array]:
-    y, t = as_float(y, name), as_float(t, "t")
-    xp = array_namespace(**{name: y, "t": t})
-    if y.shape != t.shape:
-        raise ValueError(
-            f"{name} has shape {tuple(y.shape)} and t {tuple(t.shape)}; the shapes must be the same"
-        )
-    if math.prod(y.shape) == 0:
-        raise ValueError(f"{name} has shape {tuple(y.shape)}: it is empty")
-    return y, xp.astype(t, y.dtype, copy=False)

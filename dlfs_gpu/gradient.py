@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from array_api_compat import device
 
-from dlfs_gpu.backend import Array, memory_budget, namespace_of, run_in_chunks
-from dlfs_gpu.functions import as_float, is_finite
+from dlfs_gpu._validation import Array, as_float, is_finite, namespace_of
+from dlfs_gpu.backend import memory_budget, run_in_chunks
 
 Function = Callable[[Any], Any]
 Method = Literal["loop", "batched"]
@@ -56,7 +56,7 @@ def numerical_diff(
     h: float | None = None,
     *,
     scheme: Scheme = "central",
-    realised: bool = True,
+    nominal_step: bool = False,
 ) -> Any:
     """Differentiate a function of one variable by a finite difference (4.3.1).
 
@@ -70,9 +70,10 @@ def numerical_diff(
         Step; `default_step` by default.
     scheme : {"central", "forward"}
         (f(x+h) − f(x−h)) / 2h, or (f(x+h) − f(x)) / h, the chapter's bad example.
-    realised : bool
-        Divide by the step that rounding left, (x+h) − (x−h). The chapter divides by 2h: with
-        False its numbers come out to the last digit, and a step lost in rounding gives 0.
+    nominal_step : bool
+        Divide by 2h (or h), as the chapter does: its numbers come out to the last digit, and a
+        step lost in rounding gives 0. By default the divisor is the step that rounding left,
+        (x+h) − (x−h).
 
     Raises
     ------
@@ -81,7 +82,7 @@ def numerical_diff(
         `f` returns another shape than that of `x`.
     """
     x = as_float(x)
-    upper, lower, step = _points(x, h, scheme, realised)
+    upper, lower, step = _points(x, h, scheme, nominal_step)
 
     def value(point: Any) -> Any:
         demand = f"it must return one number for each element of x, {tuple(x.shape)}"
@@ -97,7 +98,7 @@ def numerical_gradient(
     *,
     method: Method = "loop",
     scheme: Scheme = "central",
-    realised: bool = True,
+    nominal_step: bool = False,
     return_error: bool = False,
     max_memory: int | None = None,
     progress: bool = False,
@@ -118,7 +119,7 @@ def numerical_gradient(
         Step; `default_step` by default.
     method : {"loop", "batched"}
         How `f` is evaluated; it is never guessed.
-    scheme, realised
+    scheme, nominal_step
         As in `numerical_diff`.
     return_error : bool
         Also return an estimate of the error of each element, by evaluating a second time with
@@ -162,7 +163,7 @@ def numerical_gradient(
     xp = namespace_of(x)
 
     def evaluate(h: float | None) -> Array:
-        upper, lower, step = _points(x, h, scheme, realised)
+        upper, lower, step = _points(x, h, scheme, nominal_step)
         if method == "loop":
             difference = _loop(f, x, upper, None if scheme == "forward" else lower, progress)
         else:
@@ -235,7 +236,7 @@ def gradient_descent(
         # numerical_gradient writes to what it is given.
         here = xp.asarray(x, copy=True)
         if gradient is None:
-            slope = numerical_gradient(f, here, realised=False)
+            slope = numerical_gradient(f, here, nominal_step=True)
         else:
             slope = _checked("gradient", gradient(here), x.shape, "it must return one like x")
             if not is_finite(slope):
@@ -253,7 +254,7 @@ def tangent_line(f: Function, x: float) -> Function:
 
 
 def _points(
-    x: Array, h: float | None, scheme: Scheme, realised: bool
+    x: Array, h: float | None, scheme: Scheme, nominal_step: bool
 ) -> tuple[Array, Array, Array | float]:
     """Return the two points on each axis that a difference is taken between, and its divisor."""
     xp = namespace_of(x)
@@ -263,7 +264,7 @@ def _points(
         raise ValueError(f"x{_first_index(~xp.isfinite(x))} is NaN or infinite; x must be finite")
     upper = x + h
     lower = x - h if scheme == "central" else x
-    if not realised:
+    if nominal_step:
         return upper, lower, 2 * h if scheme == "central" else h
     lost = upper == x if scheme == "forward" else (upper == x) | (lower == x)
     if bool(xp.any(lost)):

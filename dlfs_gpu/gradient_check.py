@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
-from dlfs_gpu.backend import Array, namespace_of
+from dlfs_gpu._validation import Array, namespace_of
 from dlfs_gpu.layers import Relu
 from dlfs_gpu.network import GradientMethod, Network
 

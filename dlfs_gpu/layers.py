@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
-from dlfs_gpu.backend import Array, namespace_of
-from dlfs_gpu.functions import as_float, relu, sigmoid, sigmoid_grad
+from dlfs_gpu._validation import Array, as_float, namespace_of
+from dlfs_gpu.functions import relu, sigmoid, sigmoid_grad
 
 FAR = 40.0
 """Changes above this take the differences of exponentials another way: e^40 is beyond 1/eps."""

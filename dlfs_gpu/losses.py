@@ -12,7 +12,8 @@ from typing import Any
 
 from array_api_compat import device
 
-from dlfs_gpu.backend import Array, in_place, namespace_of
+from dlfs_gpu._validation import Array, namespace_of
+from dlfs_gpu.backend import in_place
 from dlfs_gpu.functions import log_softmax, relu, sigmoid, softmax
 from dlfs_gpu.layers import FAR
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dlfs_gpu.backend import Array, Backend, get_backend
-from dlfs_gpu.functions import as_float
+from dlfs_gpu._validation import Array, as_float
+from dlfs_gpu.backend import Backend, get_backend
 from dlfs_gpu.layers import Affine, Dropout, Relu, Sigmoid, Tanh
 from dlfs_gpu.network import Network
 

@@ -6,9 +6,17 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
-from dlfs_gpu.backend import Array, array_namespace, get_backend, memory_budget, namespace_of
+from dlfs_gpu._validation import (
+    Array,
+    array_namespace,
+    as_float,
+    check_targets,
+    check_unit_targets,
+    is_finite,
+    namespace_of,
+)
+from dlfs_gpu.backend import get_backend, memory_budget
 from dlfs_gpu.differences.stack import difference_gradients
-from dlfs_gpu.functions import as_float, check_targets, check_unit_targets, is_finite
 from dlfs_gpu.gradient import Method, check_step, numerical_gradient
 from dlfs_gpu.layers import Affine, Dropout
 from dlfs_gpu.losses import SigmoidWithLoss, SoftmaxWithLoss, as_one_hot

@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import Any
 
-from dlfs_gpu.backend import Array, namespace_of
+from dlfs_gpu._validation import Array, namespace_of
 
 Arrays = dict[str, Array]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dlfs_gpu.backend import get_backend, namespace_of
+from dlfs_gpu._validation import namespace_of
+from dlfs_gpu.backend import get_backend
 from dlfs_gpu.data.datasets import load_csv
 
 Write = Callable[..., Path]

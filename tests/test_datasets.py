@@ -18,15 +18,16 @@ import numpy as np
 import pooch
 import pytest
 
-from dlfs_gpu.backend import get_backend, namespace_of
+from dlfs_gpu._validation import namespace_of
+from dlfs_gpu.backend import get_backend
 from dlfs_gpu.data import published
 from dlfs_gpu.data.datasets import (
-    MinibatchSampler,
     load_digits,
     load_fashion_mnist,
     load_mnist,
-    one_hot,
 )
+from dlfs_gpu.data.minibatches import MinibatchSampler
+from dlfs_gpu.functions import one_hot
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = FILES = (
     "train-images-idx3-ubyte.gz",

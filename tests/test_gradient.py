@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from libraries import Library
 
-from dlfs_gpu.backend import namespace_of
+from dlfs_gpu._validation import namespace_of
 from dlfs_gpu.functions import (
     function_1,
     function_2,
@@ -51,19 +51,19 @@ class TestGolden:
     """The chapter's numbers, digit for digit: in NumPy float64, divided by 2h."""
 
     def test_central(self) -> None:
-        assert numerical_diff(function_1, 5, 1e-4, realised=False) == 0.1999999999990898
-        assert numerical_diff(function_1, 10, realised=False) == 0.2999999999986347
+        assert numerical_diff(function_1, 5, 1e-4, nominal_step=True) == 0.1999999999990898
+        assert numerical_diff(function_1, 10, nominal_step=True) == 0.2999999999986347
 
     def test_forward(self) -> None:
         for x, expected in ((5, 0.20000099999917254), (10, 0.3000009999976072)):
-            slope = numerical_diff(function_1, x, 1e-4, scheme="forward", realised=False)
+            slope = numerical_diff(function_1, x, 1e-4, scheme="forward", nominal_step=True)
             assert slope == expected
 
     @pytest.mark.parametrize("h", [1e-50, 10e-50])
     @pytest.mark.parametrize("x", [5.0, 10.0])
     def test_a_step_lost_in_rounding(self, h: float, x: float) -> None:
         assert np.float32(h) == 0
-        assert numerical_diff(function_1, x, h, scheme="forward", realised=False) == 0
+        assert numerical_diff(function_1, x, h, scheme="forward", nominal_step=True) == 0
         with pytest.raises(ValueError, match=r"h is 1e-(49|50), so small that x \+ h == x"):
             numerical_diff(function_1, x, h, scheme="forward")
 
@@ -85,7 +85,7 @@ class TestGolden:
             (lambda x0: x0 * x0 + 4.0**2, 3.0, 6.00000000000378),
             (lambda x1: 3.0**2 + x1 * x1, 4.0, 7.999999999999119),
         ):
-            assert numerical_diff(f, x, realised=False) == expected
+            assert numerical_diff(f, x, nominal_step=True) == expected
 
     @each_method
     @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ class TestGolden:
     )
     def test_gradients(self, method: Method, x: list[float], expected: list[float]) -> None:
         f = function_2 if method == "loop" else squares_of_rows
-        result = numerical_gradient(f, np.array(x), method=method, realised=False)
+        result = numerical_gradient(f, np.array(x), method=method, nominal_step=True)
         assert result.tolist() == expected
 
     @pytest.mark.parametrize(
@@ -200,13 +200,13 @@ class TestStep:
             assert error(None) < 1e-3
             assert error(1e-4) > 0.02
 
-    def test_division_by_the_realised_step(self, lib: Library) -> None:
+    def test_division_by_the_step_that_rounding_left(self, lib: Library) -> None:
         """At 1000 numbers are so far apart that x + h misses its mark; the slope is 1 still."""
         h = 0.001 if lib.dtype == "float32" else 1e-12
         x = lib.asarray([1000.3, 3.7])
         right, wrong = (
-            numerical_gradient(lambda x: x[0], x, h, realised=realised)
-            for realised in (True, False)
+            numerical_gradient(lambda x: x[0], x, h, nominal_step=nominal)
+            for nominal in (False, True)
         )
         np.testing.assert_array_equal(lib.to_numpy(right), [1, 0])
         assert abs(float(wrong[0]) - 1) > 0.01

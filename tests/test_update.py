@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from libraries import Library
 
-from dlfs_gpu.backend import namespace_of
+from dlfs_gpu._validation import namespace_of
 from dlfs_gpu.layers import Affine, Relu, Sigmoid, Tanh
 from dlfs_gpu.losses import SumSquaredError, as_one_hot
 from dlfs_gpu.models import MultiLayerNet

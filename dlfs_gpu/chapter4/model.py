@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlfs_gpu.backend import Array, Backend
+from dlfs_gpu._validation import Array
+from dlfs_gpu.backend import Backend
 from dlfs_gpu.data.datasets import Splits
 
 if TYPE_CHECKING:

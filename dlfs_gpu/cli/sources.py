@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlfs_gpu._files import check_readable
-from dlfs_gpu.backend import Array, Backend
+from dlfs_gpu._validation import Array
+from dlfs_gpu.backend import Backend
 from dlfs_gpu.data.datasets import load_csv, load_digits, load_fashion_mnist, load_mnist
 
 _NAMES = ("digits", "mnist", "fashion-mnist")

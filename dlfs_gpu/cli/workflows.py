@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from dlfs_gpu._files import check_readable, output_folder, whole_file, whole_results
-from dlfs_gpu.backend import Array, Backend, namespace_of
+from dlfs_gpu._validation import Array, is_finite, namespace_of
+from dlfs_gpu.backend import Backend
 from dlfs_gpu.chapter4.figures import plot_confusion_matrix, plot_curves
 from dlfs_gpu.checkpoint import Model, load_model, save_model
 from dlfs_gpu.cli.signals import stop_on_signals
 from dlfs_gpu.cli.sources import Data, Source, check_source, load_data
 from dlfs_gpu.data.csv import check_features, read_table
-from dlfs_gpu.functions import is_finite
 from dlfs_gpu.gradient_check import GradientReport, check_gradients
 from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.network import GradientMethod

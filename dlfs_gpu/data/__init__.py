@@ -2,14 +2,13 @@
 
 from dlfs_gpu.data.datasets import (
     CsvData,
-    MinibatchSampler,
     load_csv,
     load_digits,
     load_fashion_mnist,
     load_idx,
     load_mnist,
-    one_hot,
 )
+from dlfs_gpu.data.minibatches import MinibatchSampler
 
 __all__ = [
     "CsvData",
@@ -19,5 +18,4 @@ __all__ = [
     "load_fashion_mnist",
     "load_idx",
     "load_mnist",
-    "one_hot",
 ]

@@ -6,26 +6,25 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
-import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
-from dlfs_gpu.backend import Array, Backend, array_namespace, get_backend
+from dlfs_gpu._validation import Array
+from dlfs_gpu.backend import Backend, get_backend
 from dlfs_gpu.data.csv import check_alike, read_table
 from dlfs_gpu.data.idx import load_idx
 from dlfs_gpu.data.published import load_published
+from dlfs_gpu.functions import one_hot
 
 __all__ = [
     "CsvData",
-    "MinibatchSampler",
     "load_csv",
     "load_digits",
     "load_fashion_mnist",
     "load_idx",
     "load_mnist",
-    "one_hot",
 ]
 
 Splits: TypeAlias = tuple[tuple[Array, Array], tuple[Array, Array]]
@@ -245,112 +244,6 @@ def load_csv(
     )
 
 
-def one_hot(
-    labels: Array, num_classes: int, *, dtype: Literal["float32", "float64"] = "float32"
-) -> Array:
-    """Write each label as a vector of zeros with a one at the label's place.
-
-    Parameters
-    ----------
-    labels : array of integers, any shape
-        Labels from 0 to ``num_classes - 1``.
-    num_classes : int
-        Length of the vectors.
-    dtype : {"float32", "float64"}, optional
-        Their type.
-
-    Returns
-    -------
-    array, shape (*labels.shape, num_classes)
-        In the library and on the device of `labels`.
-
-    Raises
-    ------
-    TypeError
-        If `labels` is not an array of integers, or `num_classes` not an integer.
-    ValueError
-        If a label is out of range, or `num_classes` is below 1.
-    """
-    xp = array_namespace(labels=labels)
-    if not xp.isdtype(labels.dtype, "integral"):
-        raise TypeError(f"labels is an array of {labels.dtype}; it must be one of integers")
-    _check_positive("num_classes", num_classes)
-    if math.prod(labels.shape):
-        low, high = int(xp.min(labels)), int(xp.max(labels))
-        if low < 0 or high >= num_classes:
-            raise ValueError(
-                f"labels run from {low} to {high}; for {num_classes} classes they must lie "
-                f"between 0 and {num_classes - 1}"
-            )
-    classes = xp.arange(num_classes, dtype=xp.int64, device=array_api_compat.device(labels))
-    hits = xp.astype(labels, xp.int64)[..., None] == classes
-    return xp.astype(hits, getattr(xp, dtype))
-
-
-class MinibatchSampler:
-    """Draws the indices of minibatches, on the host: the same for every backend.
-
-    Parameters
-    ----------
-    size : int
-        Number of samples to draw from.
-    batch_size : int
-        Number of indices in a minibatch, at most `size`.
-    seed : int, optional
-        Equal seeds draw equal minibatches, however the calls to `draw` are cut.
-    replacement : bool, optional
-        Draw each index from all samples, as the chapter does: `size` draws then see about 63 %
-        of them. Otherwise the samples are shuffled again and again, and each run of `size`
-        indices holds every sample once; a minibatch may straddle two such runs.
-
-    Raises
-    ------
-    TypeError
-        If `size` or `batch_size` is not an integer.
-    ValueError
-        If one of them is below 1, or `batch_size` is above `size`.
-    """
-
-    def __init__(
-        self, size: int, batch_size: int, *, seed: int | None = None, replacement: bool = True
-    ) -> None:
-        _check_positive("size", size)
-        _check_positive("batch_size", batch_size)
-        if batch_size > size:
-            raise ValueError(
-                f"batch_size is {batch_size}; it must not be above the number of samples, {size}"
-            )
-        self.size = size
-        self.batch_size = batch_size
-        self.replacement = replacement
-        self._rng = np.random.default_rng(seed)
-        self._shuffled = np.empty(0, dtype=np.int64)
-
-    def draw(self, count: int) -> NDArray[np.int64]:
-        """Draw the next minibatches.
-
-        Parameters
-        ----------
-        count : int
-            How many.
-
-        Returns
-        -------
-        ndarray of int64, shape (count, batch_size)
-        """
-        _check_positive("count", count)
-        shape = count, self.batch_size
-        if self.replacement:
-            return self._rng.integers(self.size, size=shape)
-        needed = count * self.batch_size
-        runs = math.ceil((needed - len(self._shuffled)) / self.size)
-        stream = np.concatenate(
-            [self._shuffled, *(self._rng.permutation(self.size) for _ in range(runs))]
-        )
-        self._shuffled = stream[needed:]
-        return stream[:needed].reshape(shape)
-
-
 def _load(
     name: str,
     normalize: bool,
@@ -385,10 +278,3 @@ def _stratified_split(t: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[
         np.arange(len(t)), test_size=0.2, random_state=0, stratify=t
     )
     return train, test
-
-
-def _check_positive(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} is {value!r}; it must be an integer")
-    if value < 1:
-        raise ValueError(f"{name} is {value}; it must be at least 1")

@@ -33,7 +33,8 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
-from dlfs_gpu.backend import Array, memory_budget, namespace_of, run_in_chunks
+from dlfs_gpu._validation import Array, namespace_of
+from dlfs_gpu.backend import memory_budget, run_in_chunks
 from dlfs_gpu.layers import Affine
 
 # Numbers in the widest array of a step on the CPU, along a line and spread out: few enough for a

@@ -15,9 +15,9 @@ import numpy as np
 from array_api_compat import device
 
 from dlfs_gpu._files import whole_file
-from dlfs_gpu.backend import Array, namespace_of, to_numpy
-from dlfs_gpu.data.datasets import MinibatchSampler
-from dlfs_gpu.functions import is_finite
+from dlfs_gpu._validation import Array, is_finite, namespace_of
+from dlfs_gpu.backend import to_numpy
+from dlfs_gpu.data.minibatches import MinibatchSampler
 from dlfs_gpu.network import Network
 from dlfs_gpu.optimizers import Optimizer, make_optimizer
 from dlfs_gpu.training.update import GradientKind, Update

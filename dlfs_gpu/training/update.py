@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from array_api_compat import is_cupy_array, is_numpy_array
 
-from dlfs_gpu.backend import Array, namespace_of
+from dlfs_gpu._validation import Array, namespace_of
 from dlfs_gpu.layers import Affine, Relu, Sigmoid, Tanh
 from dlfs_gpu.losses import SoftmaxWithLoss, as_one_hot
 from dlfs_gpu.network import Network

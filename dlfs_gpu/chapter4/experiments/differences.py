@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dlfs_gpu.backend import Array, Backend, get_backend
+from dlfs_gpu._validation import Array
+from dlfs_gpu.backend import Backend, get_backend
 from dlfs_gpu.functions import function_1, function_2
 from dlfs_gpu.gradient import numerical_diff, numerical_gradient
 
@@ -52,7 +53,7 @@ def forward_against_central(
 
     def errors(scheme: Any) -> NDArray[np.float64]:
         found = [
-            float(numerical_diff(place.xp.exp, x, h, scheme=scheme, realised=False))
+            float(numerical_diff(place.xp.exp, x, h, scheme=scheme, nominal_step=True))
             for h in chosen.tolist()
         ]
         return np.abs(np.asarray(found) / np.e - 1)
@@ -89,7 +90,7 @@ def lost_step(
     """
     place = get_backend(backend)
     x = place.asarray(points, "float64")
-    slopes = numerical_diff(function_1, x, h, scheme="forward", realised=False)
+    slopes = numerical_diff(function_1, x, h, scheme="forward", nominal_step=True)
     moved = bool(place.xp.any(x + h != x))
     return LostStep(moved, place.to_numpy(slopes), float(np.float32(h)))
 

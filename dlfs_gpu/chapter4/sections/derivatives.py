@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlfs_gpu.backend import Array
+from dlfs_gpu._validation import Array
 from dlfs_gpu.chapter4 import experiments, figures
 from dlfs_gpu.chapter4.model import Between, Plot, Row, Section, Setting
 from dlfs_gpu.functions import function_1, sigmoid, sigmoid_grad, step_function
@@ -24,7 +24,7 @@ def derivatives(setting: Setting) -> Section:
     x = np.arange(0.0, 20.0, 0.1)
 
     def diff(f: Any, points: Any, h: float = 1e-4, scheme: Any = "central") -> Array:
-        return numerical_diff(f, array(points), h, scheme=scheme, realised=False)
+        return numerical_diff(f, array(points), h, scheme=scheme, nominal_step=True)
 
     def book_slope(z: float, dtype: str) -> Array:
         s = sigmoid(place.asarray(z, dtype))

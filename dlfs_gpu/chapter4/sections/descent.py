@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlfs_gpu.backend import Array
+from dlfs_gpu._validation import Array
 from dlfs_gpu.chapter4 import experiments, figures
 from dlfs_gpu.chapter4.model import Between, Plot, Row, Section, Setting, to_host
 from dlfs_gpu.functions import function_2
@@ -23,7 +23,7 @@ def gradients(setting: Setting) -> Section:
     digits = setting.digits(1e-10)
 
     def gradient(x: Any) -> Array:
-        return numerical_gradient(function_2, array(x), realised=False)
+        return numerical_gradient(function_2, array(x), nominal_step=True)
 
     @functools.cache
     def around() -> experiments.SteepestAscent:

@@ -121,7 +121,7 @@ def _derivatives(setting: Setting) -> list[Row]:
         Row(
             "central differences at 5 and 10",
             [0.1999999999990898, 0.2999999999986347],
-            lambda: slopes(function_1, [5, 10], realised=False),
+            lambda: slopes(function_1, [5, 10], nominal_step=True),
             setting.digits(1e-10),
             "all sixteen digits",
             "one digit short",

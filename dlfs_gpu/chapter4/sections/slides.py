@@ -12,8 +12,15 @@ import numpy as np
 
 from dlfs_gpu.chapter4 import experiments, figures
 from dlfs_gpu.chapter4.model import Between, Plot, Row, Section, Setting
-from dlfs_gpu.data.datasets import CsvData, load_csv, one_hot
-from dlfs_gpu.functions import identity_function, relu, sigmoid, step_function, sum_squared_error
+from dlfs_gpu.data.datasets import CsvData, load_csv
+from dlfs_gpu.functions import (
+    identity_function,
+    one_hot,
+    relu,
+    sigmoid,
+    step_function,
+    sum_squared_error,
+)
 from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.optimizers import make_optimizer
 
