@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import os
 import platform
+import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -201,6 +202,50 @@ def in_place(function: Callable[..., Array], x: Array) -> Array:
     return function(x, out=x) if type(x) is np.ndarray or is_cupy_array(x) else function(x)
 
 
+def cpu_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class _OneBlasThread:
+    """Keeps BLAS to one thread, in the whole process, while a ``with`` block is open.
+
+    Blocks of several threads may overlap: the first sets the limit, and the last one to end
+    restores what was.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open = 0
+        self._limit: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._open:
+                self._limit = _blas_controller().limit(limits=1, user_api="blas")
+            self._open += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._open -= 1
+            if not self._open:
+                self._limit.restore_original_limits()
+
+
+one_blas_thread = _OneBlasThread()
+"""``with one_blas_thread:`` keeps BLAS to the threads that it is called on."""
+
+
+@functools.cache
+def _blas_controller() -> Any:
+    # Looking for the libraries takes milliseconds.
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
 def _backend(name: str, asked: str, argument: str) -> Backend:
     name = check_choice(argument, name, _NAMES)
     if name == "numpy":
@@ -285,8 +330,7 @@ def _quote(error: Exception) -> str:
 
 @functools.cache
 def _host_name() -> str:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"CPU ({platform.machine() or 'unknown'}, {cores} cores)"
+    return f"CPU ({platform.machine() or 'unknown'}, {cpu_cores()} cores)"
 
 
 def _free_host_memory() -> int:

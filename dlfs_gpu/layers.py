@@ -1,14 +1,15 @@
 """Layers: forward, backward, and the exact difference of their output.
 
 ``forward`` and ``backward`` are the book's (chapter 5): batches of shape (N, features), and each
-layer keeps from ``forward`` what ``backward`` needs.
+layer keeps from ``forward`` what ``backward`` needs. `dlfs_gpu.protocols` says what a network asks
+of layers, these or others.
 
-``difference(d, *base())`` answers by how much the output of the last ``forward`` changes when the
+``difference(d, *saved())`` answers by how much the output of the last ``forward`` changes when the
 input changes by d, in a form that never subtracts two nearly equal numbers: *computational
 divided differencing* [1]_. It is exact for any d, small or large; a derivative it is not.
 Samples come first and perturbations last: d has shape (N, features, P), P changes of each
-sample's input tried side by side, and the arrays of ``base()`` broadcast against it, so a few
-samples can be taken out of both. ``lipschitz`` bounds |difference| by a multiple of |d|.
+sample's input tried side by side, and the arrays of ``saved()`` broadcast against it, so a few
+samples can be taken out of both.
 
 References
 ----------
@@ -19,16 +20,13 @@ References
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from array_api_compat import device
 
-from dlfs_gpu._validation import Array, as_float, namespace_of
+from dlfs_gpu._validation import ArgumentError, Array, as_float, check_fraction, namespace_of
+from dlfs_gpu.differences.series import FAR
 from dlfs_gpu.functions import relu, sigmoid, sigmoid_grad
-
-FAR = 40.0
-"""Changes above this take the differences of exponentials another way: e^40 is beyond 1/eps."""
 
 
 class Affine:
@@ -42,40 +40,78 @@ class Affine:
 
     Attributes
     ----------
-    dW, db : array or None
-        Gradients of the parameters, set by `backward`.
+    W, b, dW, db : array or None
+        The parameters, and their gradients once `backward` has set them; the same arrays as in
+        ``params`` and ``grads``.
 
     Raises
     ------
-    ValueError
+    ArgumentError
         If the shapes are not these.
     """
 
     def __init__(self, W: Array, b: Array | None = None) -> None:
-        self.W = as_float(W, "W")
-        self.b = None if b is None else as_float(b, "b")
-        if self.W.ndim != 2:
-            raise ValueError(f"W has shape {self.W.shape}; it must be (inputs, outputs)")
-        if self.b is not None and self.b.shape != self.W.shape[1:]:
-            raise ValueError(f"b has shape {self.b.shape}; it must be {self.W.shape[1:]}")
+        W = as_float(W, "W")
+        if W.ndim != 2:
+            raise ArgumentError("W", f"has shape {W.shape}; it must be (inputs, outputs)")
+        self.params: dict[str, Array] = {"W": W}
+        if b is not None:
+            b = as_float(b, "b")
+            if b.shape != W.shape[1:]:
+                raise ArgumentError("b", f"has shape {b.shape}; it must be {W.shape[1:]}")
+            self.params["b"] = b
+        self.grads: dict[str, Array] = {}
         self.x: Array = None
-        self.dW: Array = None
-        self.db: Array = None
+
+    @property
+    def W(self) -> Array:  # noqa: D102, N802 - the book's name
+        return self.params["W"]
+
+    @W.setter
+    def W(self, W: Array) -> None:  # noqa: N802
+        self.params["W"] = W
+
+    @property
+    def b(self) -> Array:  # noqa: D102
+        return self.params.get("b")
+
+    @b.setter
+    def b(self, b: Array) -> None:
+        self.params["b"] = b
+
+    @property
+    def dW(self) -> Array:  # noqa: D102, N802
+        return self.grads.get("W")
+
+    @dW.setter
+    def dW(self, dW: Array) -> None:  # noqa: N802
+        self.grads["W"] = dW
+
+    @property
+    def db(self) -> Array:  # noqa: D102
+        return self.grads.get("b")
+
+    @db.setter
+    def db(self, db: Array) -> None:
+        self.grads["b"] = db
 
     def forward(self, x: Array) -> Array:
         """Return x @ W + b, of shape (N, J)."""
         self.x = x
         out = x @ self.W
-        return out if self.b is None else out + self.b
+        if self.b is None:
+            return out
+        # Stacked biases, (K, J), belong to K batches.
+        return out + (self.b if self.b.ndim == 1 else self.b[:, None, :])
 
     def backward(self, dout: Array) -> Array:
         """Set `dW` and `db`, and return the gradient with respect to the input, (N, I)."""
-        self.dW = self.x.T @ dout
+        self.grads = {"W": self.x.T @ dout}
         if self.b is not None:
-            self.db = namespace_of(dout).sum(dout, axis=0)
+            self.grads["b"] = namespace_of(dout).sum(dout, axis=0)
         return dout @ self.W.T
 
-    def base(self) -> tuple[Array, ...]:
+    def saved(self) -> tuple[Array, ...]:
         """Return nothing: how a change of the input comes through does not depend on the input."""
         return ()
 
@@ -85,14 +121,6 @@ class Affine:
         (x + d) @ W + b − (x @ W + b) = d @ W.
         """
         return namespace_of(d).matmul(self.W.T, d)
-
-    def column_difference(self, d: Array, columns: Any = slice(None)) -> Array:
-        """Return the change (N, J, I·P) for each change d[n, i, p] of one input i alone.
-
-        The same with d zero but in column i: the outer product of W[i, :] and d[:, i]. Where d
-        holds some of the inputs only, `columns` says which.
-        """
-        return spread(d, self.W[columns, ...])
 
     def weight_difference(self, x: Array, h: float) -> Array:
         """Return the change (N, I + 1) of column j when W[i, j], or last b[j], moves by h.
@@ -122,9 +150,9 @@ class Sigmoid:
         """Return dout · σ(x) σ(−x), to the last digit also where the unit is saturated."""
         return dout * sigmoid_grad(self.x)
 
-    def base(self) -> tuple[Array, ...]:
+    def saved(self) -> tuple[Array, ...]:
         """Return q / (1 + q), q and x, each (N, F, 1), where q = exp(−x)."""
-        return _sigmoid_base(self.x[..., None])
+        return _sigmoid_saved(self.x[..., None])
 
     def difference(self, d: Array, a: Array, q: Array, x: Array) -> Array:
         """Return σ(x + d) − σ(x) = s(1−s)E / (1 + sE), with s = σ(x), E = expm1(d).
@@ -152,9 +180,9 @@ class Tanh:
         """Return dout · (1 − tanh² x), to the last digit also where the unit is saturated."""
         return dout * (4 * sigmoid_grad(2 * self.x))
 
-    def base(self) -> tuple[Array, ...]:
-        """Return what `Sigmoid.base` does, of 2x."""
-        return _sigmoid_base(2 * self.x[..., None])
+    def saved(self) -> tuple[Array, ...]:
+        """Return what `Sigmoid.saved` does, of 2x."""
+        return _sigmoid_saved(2 * self.x[..., None])
 
     def difference(self, d: Array, a: Array, q: Array, x: Array) -> Array:
         """Return tanh(x + d) − tanh x = (1−t²) tanh d / (1 + t·tanh d), where t = tanh x.
@@ -182,7 +210,7 @@ class Relu:
         xp = namespace_of(dout)
         return xp.where(self.x > 0, dout, xp.zeros_like(dout))
 
-    def base(self) -> tuple[Array, ...]:
+    def saved(self) -> tuple[Array, ...]:
         """Return min(x, 0) and −max(x, 0), each (N, F, 1)."""
         x = self.x[..., None]
         return -relu(-x), -relu(x)
@@ -194,6 +222,11 @@ class Relu:
         """
         xp = namespace_of(d)
         return xp.maximum(d + negative, floor)
+
+    def kinks(self, reach: Array | float) -> int:
+        """Return how many inputs of the last `forward` are no further than `reach` from 0."""
+        xp = namespace_of(self.x)
+        return int(xp.count_nonzero(xp.abs(self.x) <= reach))
 
 
 class Identity:
@@ -209,7 +242,7 @@ class Identity:
         """Return `dout`."""
         return dout
 
-    def base(self) -> tuple[Array, ...]:
+    def saved(self) -> tuple[Array, ...]:
         """Return nothing."""
         return ()
 
@@ -233,9 +266,15 @@ class Dropout:
     train_flg : bool
         Whether inputs are dropped; True by default, as in the book.
     mask : array or None
-        0 or 1/(1 − ratio) for each input. Set `frozen` to use it again and again, as a gradient
-        check must.
+        0 or 1/(1 − ratio) for each input.
     frozen : bool
+        Whether the mask is used again and again, as a gradient check must; a batch of another
+        shape is refused then.
+
+    Raises
+    ------
+    ArgumentError
+        If `dropout_ratio` is out of range.
 
     Notes
     -----
@@ -244,9 +283,7 @@ class Dropout:
     """
 
     def __init__(self, dropout_ratio: float = 0.5, *, seed: int | None = None) -> None:
-        if not 0 <= dropout_ratio < 1:
-            raise ValueError(f"dropout_ratio is {dropout_ratio}; it must be at least 0, below 1")
-        self.dropout_ratio = dropout_ratio
+        self.dropout_ratio = check_fraction("dropout_ratio", dropout_ratio)
         self.train_flg = True
         self.frozen = False
         self.mask: Array = None
@@ -261,20 +298,26 @@ class Dropout:
         """Return ``x * mask`` while training, else `x`."""
         if not self.train_flg:
             return x
-        if not self.frozen or self.mask is None or self.mask.shape != x.shape[-2:]:
-            xp = namespace_of(x)
+        xp = namespace_of(x)
+        if not self.frozen or self.mask is None:
             kept = self._rng.random(x.shape[-2:]) >= self.dropout_ratio
             mask = np.where(kept, 1 / (1 - self.dropout_ratio), 0.0)
             self.mask = xp.asarray(mask, dtype=x.dtype, device=device(x))
+        elif self.mask.shape != x.shape[-2:]:
+            raise ArgumentError(
+                "x",
+                f"makes a batch of shape {tuple(x.shape[-2:])}, but the mask of dropout is frozen "
+                f"for {tuple(self.mask.shape)}",
+            )
         # A frozen mask may have met another type last.
-        self.mask = namespace_of(x).astype(self.mask, x.dtype, copy=False)
+        self.mask = xp.astype(self.mask, x.dtype, copy=False)
         return x * self.mask
 
     def backward(self, dout: Array) -> Array:
         """Return ``dout * mask`` while training, else `dout`."""
         return dout * self.mask if self.train_flg else dout
 
-    def base(self) -> tuple[Array, ...]:
+    def saved(self) -> tuple[Array, ...]:
         """Return the mask, (N, F, 1), while training."""
         return (self.mask[..., None],) if self.train_flg else ()
 
@@ -283,19 +326,7 @@ class Dropout:
         return d * mask[0] if mask else d
 
 
-def spread(d: Array, W: Array) -> Array:
-    """Return W[i, j]·d[n, i, p] as an array (N, J, I·P): what one input's change alone does.
-
-    With the identity for W it writes changes of single features out as changes of them all.
-    """
-    xp = namespace_of(d)
-    n, i, p = d.shape
-    # Through one dimension, so that the product comes out contiguous and reshapes without a copy.
-    weights = xp.reshape(xp.reshape(W.T, (-1,)), (W.shape[1], i, 1))
-    return xp.reshape(weights * d[:, None, ...], (n, W.shape[1], i * p))
-
-
-def _sigmoid_base(x: Array) -> tuple[Array, Array, Array]:
+def _sigmoid_saved(x: Array) -> tuple[Array, Array, Array]:
     xp = namespace_of(x)
     q = xp.exp(-xp.maximum(x, xp.full_like(x, -_exp_limit(x))))
     return q / (1 + q), q, x
@@ -303,18 +334,20 @@ def _sigmoid_base(x: Array) -> tuple[Array, Array, Array]:
 
 def _sigmoid_difference(d: Array, a: Array, q: Array, x: Array) -> Array:
     xp = namespace_of(d)
-    size = xp.abs(d)
+    largest = max(float(xp.max(d)), -float(xp.min(d)))
     limit = _exp_limit(x)
-    if float(xp.max(size)) <= FAR and float(xp.max(xp.abs(x))) <= limit:
-        out = a * xp.expm1(d)
-        out /= q + xp.exp(d)
+    if largest <= FAR and float(xp.max(xp.abs(x))) <= limit:
+        e = xp.expm1(d)
+        out = a * e
+        # q + exp(d); where d is moderate 1 + e is as exact, and spares an exponential.
+        out /= (1 + q) + e if largest <= 1 else q + xp.exp(d)
         return out
     # Exponentials of d or x may overflow, but there is nothing left to cancel: of σ(x) and
     # σ(x + d), or of σ(−x) and σ(−x − d) where these are the smaller ones, one is nothing to the
     # other, or both are as small as numbers can be.
     moved = x + d
     far = xp.where(x < 0, sigmoid(moved) - sigmoid(x), sigmoid(-x) - sigmoid(-moved))
-    is_near = (size <= FAR) & (xp.abs(x) <= limit)
+    is_near = (xp.abs(d) <= FAR) & (xp.abs(x) <= limit)
     d = xp.where(is_near, d, xp.zeros_like(d))
     return xp.where(is_near, a * xp.expm1(d) / (q + xp.exp(d)), far)
 

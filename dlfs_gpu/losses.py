@@ -1,8 +1,10 @@
 """Losses as the last layer of a network: forward, backward, and the difference of each sample.
 
-``forward(x, t)`` gives the mean loss over the samples, and takes parameters stacked on a leading
-axis, (K, N, C) to (K,). ``difference`` is explained in `dlfs_gpu.layers`; here it gives the change
-of each sample's loss, (N, P), whose mean over N is the change of the loss.
+``forward(x, t)`` gives the mean loss over the samples, and takes scores stacked on a leading axis,
+(K, N, C) to (K,). ``difference(d, e, *saved())`` gives by how much the loss of each sample is
+larger when the scores change by d than when they change by e, (N, C, P) to (N, P); its mean over N
+is the difference of the loss. Parts that are the same for d and for e, such as d² where e = −d,
+are taken out before they can be rounded; `dlfs_gpu.protocols` names the methods.
 """
 
 from __future__ import annotations
@@ -10,29 +12,38 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from array_api_compat import device
-
-from dlfs_gpu._validation import Array, namespace_of
-from dlfs_gpu.backend import in_place
-from dlfs_gpu.functions import log_softmax, relu, sigmoid, softmax
-from dlfs_gpu.layers import FAR
+from dlfs_gpu._validation import (
+    ArgumentError,
+    Array,
+    array_namespace,
+    as_float,
+    check_finite,
+    check_targets,
+    check_unit_targets,
+    namespace_of,
+)
+from dlfs_gpu.differences.series import cumulants, log_mean_exp, log_mean_exp_of_one
+from dlfs_gpu.functions import label_rows, log_softmax, relu, sigmoid, softmax
 
 
 class SoftmaxWithLoss:
     """Mean cross entropy of softmax(x), by log-sum-exp (5.6.3).
 
-    Targets `t` are one-hot or soft, (N, C), or integer labels, (N,), already checked by
-    `dlfs_gpu.functions.check_targets`.
+    Targets `t` are one-hot or soft, (N, C), or integer labels, (N,).
     """
 
     def __init__(self) -> None:
         self.log_y: Array = None
         self.t: Array = None
 
+    def check(self, t: Array, shape: tuple[int, ...], like: Array) -> Array:
+        """Return targets ready for scores of `shape`; see `dlfs_gpu.cross_entropy_error`."""
+        return check_targets(t, shape, like, "the output")
+
     def forward(self, x: Array, t: Array) -> Array:
         """Return the loss, of shape (), for scores `x` of shape (N, C)."""
         xp = namespace_of(x)
-        self.t = as_one_hot(t, x.shape[-1], x.dtype)
+        self.t = label_rows(t, x.shape[-1], x.dtype) if t.ndim == 1 else t
         self.log_y = log_softmax(x)
         return -xp.mean(xp.sum(self.t * self.log_y, axis=-1), axis=-1)
 
@@ -41,62 +52,89 @@ class SoftmaxWithLoss:
         return softmax(x)
 
     def backward(self, dout: Any = 1) -> Array:
-        """Return dout · (y Σt − t) / N, as y (Σt − t) − t (1 − y).
+        """Return dout · (y Σt − t) / N, where no digits are lost however confident y is."""
+        return dout * self._slope() / self.log_y.shape[0]
+
+    def saved(self) -> tuple[Array, ...]:
+        """Return y, the likeliest class as one-hot, Σt, y Σt − t, and log y, each (N, C) or (N, 1).
+
+        In this order, for `difference`.
+        """
+        xp = namespace_of(self.log_y)
+        total = xp.sum(self.t, axis=-1, keepdims=True)
+        return xp.exp(self.log_y), self._likeliest(), total, self._slope(), self.log_y
+
+    def _likeliest(self) -> Array:
+        """Return the likeliest class of each sample as one-hot, (N, C)."""
+        xp = namespace_of(self.log_y)
+        classes = self.log_y.shape[-1]
+        return label_rows(xp.argmax(self.log_y, axis=-1), classes, self.log_y.dtype)
+
+    def _slope(self) -> Array:
+        """Return y Σt − t, as y (Σt − t) − t (1 − y).
 
         Of the likeliest class, 1 − y is taken as the sum of the others, which loses no digits
         however near 1 its y is.
         """
         xp = namespace_of(self.log_y)
-        y, likeliest = self._probabilities()
+        y, likeliest = xp.exp(self.log_y), self._likeliest()
         others = xp.sum(y * (1 - likeliest), axis=-1, keepdims=True)
         rest = xp.where(likeliest > 0, others, 1 - y)
         total = xp.sum(self.t, axis=-1, keepdims=True)
-        return dout * (y * (total - self.t) - self.t * rest) / y.shape[0]
+        return y * (total - self.t) - self.t * rest
 
-    def base(self) -> tuple[Array, ...]:
-        """Return y, the likeliest class as one-hot, targets, and log y, each (N, 1, C)."""
-        arrays = (*self._probabilities(), self.t, self.log_y)
-        return tuple(array[:, None, :] for array in arrays)
+    def difference(
+        self,
+        d: Array,
+        e: Array,
+        y: Array,
+        likeliest: Array,
+        total: Array,
+        slope: Array,
+        log_y: Array,
+    ) -> Array:
+        """Return Σ slope·(d − e) + Σt·(g(d) − g(e)), (N, P), where g(d) = log Σ y·e^d − Σ y·d.
 
-    def _probabilities(self) -> tuple[Array, Array]:
-        """Return y and the likeliest class as one-hot, each (N, C)."""
-        xp = namespace_of(self.log_y)
-        likeliest = xp.argmax(self.log_y, axis=-1)
-        return xp.exp(self.log_y), as_one_hot(likeliest, self.log_y.shape[-1], self.log_y.dtype)
-
-    def difference(self, d: Array, y: Array, likeliest: Array, t: Array, log_y: Array) -> Array:
-        """Return (Σt)·log1p(Σ y·expm1(d)) − Σ t·d, (N, P), of each sample's loss; overwrites d.
-
-        Σ exp(x + d) / Σ exp(x) = Σ y·e^d = 1 + Σ y·expm1(d). All d are taken relative to that of
-        the likeliest class, which changes nothing and keeps the sum above 1/C, so that log1p
-        loses no digits however large d is.
+        The loss for scores x + d is above that for x by (Σt)·log Σ y·e^d − Σ t·d.
         """
         xp = namespace_of(d)
-        d -= xp.matmul(likeliest, d)
-        linear = xp.matmul(t, d)
-        if float(xp.max(d)) > FAR:
-            change = self._far_change(d, y, log_y)
-        else:
-            change = xp.log1p(xp.matmul(y, in_place(xp.expm1, d)))
-        return (xp.sum(t, axis=-1, keepdims=True) * change - linear)[:, 0, :]
+        likeliest = likeliest[:, None, :]
+        # A change common to all classes changes nothing; without that of the likeliest class, the
+        # sum of y·e^d stays above 1/C.
+        d, e = d - xp.matmul(likeliest, d), e - xp.matmul(likeliest, e)
+        change = xp.matmul(slope[:, None, :], d - e)[:, 0, :]
+        curved = log_mean_exp(d, y, log_y) - log_mean_exp(e, y, log_y)
+        return change + total * curved
 
-    @staticmethod
-    def _far_change(d: Array, y: Array, log_y: Array) -> Array:
-        """Return log(Σ y·e^d) where some e^d may overflow, and some y be too small to be held."""
-        xp = namespace_of(d)
-        log_y = xp.matrix_transpose(log_y)
-        exponents = log_y + d
-        largest = xp.max(exponents, axis=1, keepdims=True)
-        far = xp.log(xp.sum(xp.exp(exponents - largest), axis=1, keepdims=True)) + largest
-        # Where even the largest exponent is moderate, the same sum as for small d.
-        limit = xp.full_like(d, FAR)
-        change = xp.matrix_transpose(y) * xp.expm1(xp.minimum(d, limit))
-        change = xp.where(d > FAR, xp.exp(xp.minimum(exponents, limit)), change)
-        near = xp.log1p(xp.sum(change, axis=1, keepdims=True))
-        return xp.where(largest > FAR / 2, far, near)
+    def column_saved(self) -> tuple[Array, ...]:
+        """Return sign, log p, Σt and slope, (N, C or 1, 1) each, for `column_difference`."""
+        xp = namespace_of(self.log_y)
+        _, likeliest, total, slope, log_y = self.saved()
+        log_rest = xp.where(likeliest > 0, xp.full_like(log_y, -math.inf), log_y)
+        if log_y.shape[-1] > 1:
+            top = xp.max(log_rest, axis=-1, keepdims=True)
+            log_rest = xp.log(xp.sum(xp.exp(log_rest - top), axis=-1, keepdims=True)) + top
+        log_p = xp.where(likeliest > 0, log_rest, log_y)
+        return tuple(a[..., None] for a in (1 - 2 * likeliest, log_p, total, slope))
 
-    def line_base(self, W: Array, reach: float) -> tuple[Array, ...] | None:
+    def column_difference(
+        self, d: Array, e: Array, sign: Array, log_p: Array, total: Array, slope: Array
+    ) -> Array:
+        """Return what `difference` does for changes of one score each, (N, C, P).
+
+        Of score c alone, log(1 + y_c·expm1(d)). For the likeliest class it is d + log(1 + (1 −
+        y_c)·expm1(−d)), which loses no digits where y_c is near 1.
+        """
+        curved = log_mean_exp_of_one(sign * d, log_p) - log_mean_exp_of_one(sign * e, log_p)
+        return slope * (d - e) + total * curved
+
+    def line_saved(
+        self, W: Array, reach: float, eps: float, budget: int
+    ) -> tuple[Array, ...] | None:
         """Return what `line_difference` needs for changes along the rows of W, or None.
+
+        The slope along each row, and Σt·κ_k/k! for k from 2 on, where κ_k are the cumulants of
+        W[j, :] under y: log Σ y·e^(s·w) is the power series Σ κ_k·s^k/k! [1]_.
 
         Parameters
         ----------
@@ -105,40 +143,51 @@ class SoftmaxWithLoss:
         reach : float
             Largest absolute value of s that will be asked for. Where it makes more than 16 terms
             necessary the answer is None: there `difference` is cheaper. Waits for a GPU.
+        eps : float
+            Relative error to stay below.
+        budget : int
+            Bytes that may be used; where they do not suffice the answer is None.
+
+        Returns
+        -------
+        tuple of array, each of shape (N, J, 1), or None
+
+        References
+        ----------
+        .. [1] P. McCullagh, "Tensor Methods in Statistics" (1987), chapter 2.
         """
         xp = namespace_of(W)
-        y, likeliest, t, _ = self.base()
-        along = W.T - xp.matmul(likeliest, W.T)
-        bound = reach * float(xp.max(xp.abs(along)))
-        eps = float(xp.finfo(W.dtype).eps)
-        # The first term left out, relative to the first: bound^k / (k + 1)!.
-        enough = (k for k in range(1, 17) if bound**k < eps / 4 * math.factorial(k + 1))
-        terms = next(enough, None) if bound < 1 else None
-        if terms is None:
+        y, likeliest, total, slope, _ = self.saved()
+        bound = reach * float(xp.max(xp.max(W, axis=1) - xp.min(W, axis=1)))
+        # The series converges up to a bound of π. Its terms may be larger than the slope, by 2^16
+        # where soft targets are near the predictions.
+        enough = (k for k in range(2, 17) if (bound / 2.5) ** k < eps * 2.0**-16)
+        terms = next(enough, None)
+        size = 8 * (3 * math.prod(W.shape) + (terms or 0) * y.shape[0] * W.shape[0])
+        if terms is None or size > budget:
             return None
-        base = [xp.sum(t, axis=-1)[..., None], xp.matmul(t, along)[:, 0, :, None]]
-        power = along
-        for k in range(1, terms + 1):
-            base.append(xp.matmul(y, power)[:, 0, :, None] / math.factorial(k))
-            if k < terms:
-                power = power * along
-        return tuple(base)
+        W = xp.astype(W, y.dtype, copy=False)
+        along = xp.matmul(slope, W.T)
+        curved = cumulants(y, W, xp.argmax(likeliest, axis=-1), terms)
+        return tuple(c[..., None] for c in (along, *(total * c for c in curved)))
 
-    def line_difference(self, s: Array, total: Array, linear: Array, *moments: Array) -> Array:
-        """Return what `difference` does for d = s·W[j, :], (N, J, P), from s of that shape.
+    def line_difference(self, s: Array, r: Array, *coefficients: Array) -> Array:
+        """Return what `difference` does for d = s·W[j, :] and e = r·W[j, :], (N, J, P).
 
-        Σ_c y_c·expm1(s·w_c) = Σ_k s^k/k! · Σ_c y_c·w_c^k: the power series of the exponential,
-        taken to the last digit, asks for sums over classes once and not for every s.
+        The power series at s less that at r, as (s − r) times its divided difference: by Horner's
+        scheme, where q is the divided difference and p the value at r.
         """
-        series = s * moments[-1]
-        for moment in reversed(moments[:-1]):
-            series += moment
-            series *= s
-        change = in_place(namespace_of(s).log1p, series)
-        change *= total
-        s = linear * s
-        change -= s
-        return change
+        q, p = coefficients[-1], coefficients[-1] * r
+        p += coefficients[-2]
+        for coefficient in reversed(coefficients[:-2]):
+            q = q * s
+            q += p
+            p *= r
+            p += coefficient
+        q = q * s
+        q += p
+        q *= s - r
+        return q
 
 
 class SigmoidWithLoss:
@@ -150,6 +199,12 @@ class SigmoidWithLoss:
     def __init__(self) -> None:
         self.x: Array = None
         self.t: Array = None
+
+    def check(self, t: Array, shape: tuple[int, ...], like: Array) -> Array:
+        """Return targets of `shape`, all between 0 and 1, in the type of `like`."""
+        t = check_values(t, shape, like)
+        check_unit_targets(t)
+        return t
 
     def forward(self, x: Array, t: Array) -> Array:
         """Return the loss, of shape (), for scores `x` of shape (N, C)."""
@@ -164,32 +219,39 @@ class SigmoidWithLoss:
         return sigmoid(x)
 
     def backward(self, dout: Any = 1) -> Array:
-        """Return dout · (σ(x) − t) / N, as (1 − t) σ(x) − t σ(−x), where no digits are lost."""
-        slope = (1 - self.t) * sigmoid(self.x) - self.t * sigmoid(-self.x)
-        return dout * slope / self.x.shape[0]
+        """Return dout · (σ(x) − t) / N, where no digits are lost near 0 and 1."""
+        return dout * self._slope() / self.x.shape[0]
 
-    def base(self) -> tuple[Array, ...]:
-        """Return x and t, each (N, C, 1)."""
-        return self.x[..., None], self.t[..., None]
+    def saved(self) -> tuple[Array, ...]:
+        """Return sign, log p and slope, each (N, C, 1), for `difference`.
 
-    def difference(self, d: Array, x: Array, t: Array) -> Array:
-        """Return Σ log1p(p·expm1(d)) − t·d, (N, P), of each sample's loss, where p = σ(x).
-
-        (1 + e^(x+d)) / (1 + e^x) = 1 + p·expm1(d). Where x ≥ 0 the mirrored form
-        log1p(σ(−x)·expm1(−d)) + (1−t)·d is used, which keeps the argument of the logarithm above
-        ½, so that log1p loses no digits however large d is.
+        p is σ(x), or σ(−x) where x ≥ 0: there log(1 + p·expm1(d)) = d + log(1 + σ(−x)·expm1(−d)),
+        which loses no digits where σ(x) is near 1.
         """
-        xp = namespace_of(d)
-        positive = x >= 0
-        d = xp.where(positive, -d, d)
-        t = xp.where(positive, 1 - t, t)
-        x = -xp.abs(x)
-        change = xp.log1p(sigmoid(x) * xp.expm1(xp.minimum(d, xp.full_like(d, FAR))))
-        if float(xp.max(d)) > FAR:
-            # log(1 + e^x) is nothing to log(1 + e^(x+d)), which thus loses no digits to it.
-            moved = xp.logaddexp(x + d, xp.zeros_like(d)) - xp.log1p(xp.exp(x))
-            change = xp.where(d > FAR, moved, change)
-        return xp.sum(change - t * d, axis=-2)
+        xp = namespace_of(self.x)
+        sign = xp.where(self.x < 0, xp.ones_like(self.x), -xp.ones_like(self.x))
+        log_p = -xp.abs(self.x) - xp.log1p(xp.exp(-xp.abs(self.x)))
+        return sign[..., None], log_p[..., None], self._slope()[..., None]
+
+    column_saved = saved
+
+    def _slope(self) -> Array:
+        """Return σ(x) − t as (1 − t) σ(x) − t σ(−x)."""
+        return (1 - self.t) * sigmoid(self.x) - self.t * sigmoid(-self.x)
+
+    def difference(self, d: Array, e: Array, sign: Array, log_p: Array, slope: Array) -> Array:
+        """Return Σ slope·(d − e) + g(d) − g(e), (N, P), where g(d) = log(1 + p·expm1(d)) − p·d.
+
+        (1 + e^(x+d)) / (1 + e^x) = 1 + p·expm1(d).
+        """
+        return namespace_of(d).sum(self.column_difference(d, e, sign, log_p, slope), axis=-2)
+
+    def column_difference(
+        self, d: Array, e: Array, sign: Array, log_p: Array, slope: Array
+    ) -> Array:
+        """Return what `difference` sums, for each score, (N, C, P)."""
+        curved = log_mean_exp_of_one(sign * d, log_p) - log_mean_exp_of_one(sign * e, log_p)
+        return slope * (d - e) + curved
 
 
 class SumSquaredError:
@@ -197,6 +259,10 @@ class SumSquaredError:
 
     def __init__(self) -> None:
         self.error: Array = None
+
+    def check(self, t: Array, shape: tuple[int, ...], like: Array) -> Array:
+        """Return targets of `shape`, in the type of `like`."""
+        return check_values(t, shape, like)
 
     def forward(self, x: Array, t: Array) -> Array:
         """Return the loss, of shape ()."""
@@ -212,16 +278,22 @@ class SumSquaredError:
         """Return dout · (x − t) / N."""
         return dout * self.error / self.error.shape[0]
 
-    def base(self) -> tuple[Array, ...]:
-        """Return x − t, (N, C, 1)."""
+    def saved(self) -> tuple[Array, ...]:
+        """Return x − t, (N, C, 1), for `difference`."""
         return (self.error[..., None],)
 
-    def difference(self, d: Array, error: Array) -> Array:
-        """Return Σ d·(x − t + d/2), (N, P), of each sample's loss.
+    column_saved = saved
 
-        ½(x + d − t)² − ½(x − t)² = d·(x − t) + d²/2.
+    def difference(self, d: Array, e: Array, error: Array) -> Array:
+        """Return Σ (d − e)·(x − t + (d + e)/2), (N, P).
+
+        ½(x + d − t)² − ½(x + e − t)²; where e is about −d, d + e is small.
         """
-        return namespace_of(d).sum(d * (error + d / 2), axis=-2)
+        return namespace_of(d).sum(self.column_difference(d, e, error), axis=-2)
+
+    def column_difference(self, d: Array, e: Array, error: Array) -> Array:
+        """Return what `difference` sums, for each output, (N, C, P)."""
+        return (d - e) * (error + (d + e) / 2)
 
 
 class MeanSquaredError:
@@ -230,6 +302,10 @@ class MeanSquaredError:
     def __init__(self) -> None:
         self._half_sum = SumSquaredError()
         self._scale = 1.0
+
+    def check(self, t: Array, shape: tuple[int, ...], like: Array) -> Array:
+        """Return targets of `shape`, in the type of `like`."""
+        return check_values(t, shape, like)
 
     def forward(self, x: Array, t: Array) -> Array:
         """Return the loss, of shape ()."""
@@ -244,19 +320,35 @@ class MeanSquaredError:
         """Return dout · 2(x − t) / (N·C)."""
         return self._scale * self._half_sum.backward(dout)
 
-    def base(self) -> tuple[Array, ...]:
-        """Return x − t, (N, C, 1)."""
-        return self._half_sum.base()
+    def saved(self) -> tuple[Array, ...]:
+        """Return x − t, (N, C, 1), for `difference`."""
+        return self._half_sum.saved()
 
-    def difference(self, d: Array, error: Array) -> Array:
-        """Return (2/C) Σ d·(x − t + d/2), (N, P): that of `SumSquaredError`, scaled alike."""
-        return self._scale * self._half_sum.difference(d, error)
+    column_saved = saved
+
+    def difference(self, d: Array, e: Array, error: Array) -> Array:
+        """Return that of `SumSquaredError`, scaled by 2/C, (N, P)."""
+        return self._scale * self._half_sum.difference(d, e, error)
+
+    def column_difference(self, d: Array, e: Array, error: Array) -> Array:
+        """Return what `difference` sums, for each output, (N, C, P)."""
+        return self._scale * self._half_sum.column_difference(d, e, error)
 
 
-def as_one_hot(t: Array, num_classes: int, dtype: Any) -> Array:
-    """Return labels (N,) as one-hot rows (N, num_classes); other targets as they are."""
-    if t.ndim > 1:
-        return t
-    xp = namespace_of(t)
-    classes = xp.arange(num_classes, dtype=t.dtype, device=device(t))
-    return xp.astype(t[:, None] == classes, dtype)
+def check_values(t: Array, shape: tuple[int, ...], like: Array) -> Array:
+    """Return targets that are numbers of any size, of `shape` and in the type of `like`.
+
+    Raises
+    ------
+    ArgumentError
+        If the shape is another, or one is not finite.
+    TypeError
+        If they are not real numbers, or of another array library than `like`.
+    """
+    t = as_float(t, "t")
+    xp = array_namespace(x=like, t=t)
+    if tuple(t.shape) != tuple(shape):
+        raise ArgumentError("t", f"has shape {tuple(t.shape)}; it must be {tuple(shape)}")
+    t = xp.astype(t, like.dtype, copy=False)
+    check_finite("t", t)
+    return t

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import MutableMapping
 from typing import Any
 
 from dlfs_gpu._validation import Array, namespace_of
 
-Arrays = dict[str, Array]
+Arrays = MutableMapping[str, Array]
 
 EPSILON = 1e-7
 """What AdaGrad, RMSprop and Adam add to the root they divide by."""
@@ -171,7 +172,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 }
 
 
-def make_optimizer(name: str, **params: Any) -> Optimizer:
+def make_optimizer(name: Any, **params: Any) -> Any:
     """Return the optimizer of that name, in upper or lower case, made with `params`.
 
     Raises

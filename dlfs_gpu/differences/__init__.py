@@ -1,5 +1,1 @@
 """Finite differences without rounding."""
-
-from dlfs_gpu.differences.stack import difference_gradients
-
-__all__ = ["difference_gradients"]

@@ -1,31 +1,13 @@
 """The gradient of a stack of layers by central differences, through the layers' `difference`.
 
-Moving weight W[i, j] of an `Affine` layer by h moves output j of that layer by h·x[n, i] for each
-sample n, and no other output: not at all where the input is 0, and alike where inputs are equal.
-So all changes that can happen are known from one array. For x of shape (N, I), with J outputs and
-C classes behind:
-
-1. d = h·x and a column of h for the bias, (N, I + 1): what any one output may change by.
-2. Through the activation these are changes of output j *alone*, (N, J, I + 1), since each output
-   has a base of its own.
-3. The next `Affine` *spreads* each out over all its outputs, (N, C, J·(I + 1)), and the layers
-   behind take them together.
-4. The loss makes one number of each, (N, J·(I + 1)): L(+d) − L(−d). Summed over samples and
-   divided by 2hN they are dW and db.
-
-Where the loss follows the next `Affine` at once, the scores move along a *line*: by s·W[j, :] for
-a number s, the change of output j. A loss that can tell how it changes along lines (`line_base`)
-is asked that, and nothing is spread out: J·(I + 1) numbers for each sample and no more.
-
-Steps 2 to 4 are taken for as many samples, columns j and changes at once as memory allows.
+`dlfs_gpu.differences.tail` follows changes through the layers; here they are dealt out, to blocks
+that fit the memory and to threads, and summed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -33,17 +15,19 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
-from dlfs_gpu._validation import Array, namespace_of
-from dlfs_gpu.backend import memory_budget, run_in_chunks
-from dlfs_gpu.layers import Affine
+from dlfs_gpu._validation import ArgumentError, Array, check_count, namespace_of
+from dlfs_gpu.backend import cpu_cores, memory_budget, one_blas_thread, run_in_chunks
+from dlfs_gpu.differences.tail import Tail
+from dlfs_gpu.protocols import Differencing, Linear
 
-# Numbers in the widest array of a step on the CPU, along a line and spread out: few enough for a
-# core's cache, enough to make a NumPy call worth its overhead. Fixed, whatever the budget and the
-# threads, because BLAS may round differently for another shape.
-_LINE_STEP = 2**16
+# Numbers in the widest array of a step on the CPU, where changes stay with one number for each
+# output and where they are spread out: few enough for a core's cache, enough to make a NumPy call
+# worth its overhead. Fixed, whatever the budget and the threads, because BLAS may round
+# differently for another shape.
+_NARROW_STEP = 2**16
 _SPREAD_STEP = 2**18
 # Arrays as wide as that alive at once.
-_LIVE_ARRAYS = 4
+_LIVE_ARRAYS = 6
 # Columns that one task on the CPU takes, and tasks to make at least, so that threads share evenly.
 _TASK_COLUMNS = 64
 _MIN_TASKS = 8
@@ -58,19 +42,23 @@ def difference_gradients(
     layers: Sequence[Any],
     loss: Any,
     h: float,
+    dtype: Any,
     *,
     max_memory: int | None = None,
     threads: int | None = None,
-) -> list[tuple[Array, Array]]:
-    """Return central differences of the loss for the parameters of each `Affine` layer, in order.
+) -> list[dict[str, Array]]:
+    """Return central differences of the loss for the parameters of each layer, in order.
 
     Parameters
     ----------
     layers, loss
-        Layers and the loss behind them, just after ``forward`` with the batch in question. What
-        they keep of it may be of a wider type than the parameters, and is rounded to theirs.
+        Layers and the loss behind them, just after ``forward`` with the batch in question in
+        float64.
     h : float
-        Step; the difference is of exactly 2h, as no weight is rounded.
+        Step. It is rounded to `dtype`, and the difference is that for the rounded step: no weight
+        is rounded.
+    dtype : dtype
+        Of the parameters, and of most of the work.
     max_memory : int, optional
         Bytes that may be used for changes in flight; see `dlfs_gpu.backend.memory_budget`.
     threads : int, optional
@@ -79,153 +67,68 @@ def difference_gradients(
 
     Returns
     -------
-    list of (dW, db)
-        Of the shapes and types of the parameters; sums over samples are taken in float64.
+    list of dict
+        For each layer its gradients by the names of its parameters, in their shapes and in
+        `dtype`; sums over samples are taken in float64. Those of layers without are empty.
 
     Raises
     ------
     TypeError
-        If a layer has no `difference`.
-    ValueError
+        If a layer has no `difference` that belongs to its ``forward``, or has parameters and is
+        not `Linear`.
+    ArgumentError
         If `max_memory` is too small for one block, or `threads` is not positive.
     """
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads is {threads}; it must be 1 or more")
+    if threads is not None:
+        check_count("threads", threads)
     for layer in (*layers, loss):
-        if not (hasattr(layer, "difference") and hasattr(layer, "base")):
-            raise TypeError(
-                f"the layer {type(layer).__name__} has no difference and base; "
-                "use method='batched', which only needs forward"
-            )
-    dtype = next(layer.W.dtype for layer in layers if isinstance(layer, Affine))
-    bases = [_rounded(layer.base(), dtype) for layer in layers]
-    loss_base = _rounded(loss.base(), dtype)
-    budget = memory_budget(loss_base[0], max_memory)
-    gradients = []
+        _check_difference(layer)
+    saved = [layer.saved() for layer in layers]
+    gradients: list[dict[str, Array]] = []
     for position, layer in enumerate(layers):
-        if isinstance(layer, Affine):
-            after = list(zip(layers[position + 1 :], bases[position + 1 :], strict=True))
-            (x,) = _rounded([layer.x], dtype)
-            d = layer.weight_difference(x, h)
-            tail = _Tail(layer, after, loss, loss_base, d)
-            if isinstance(d, np.ndarray):
-                total = _on_host(tail, d, budget, threads)
-            else:
-                total = _on_device(tail, d, budget)
-            total = namespace_of(d).astype(total / (2 * h * d.shape[0]), d.dtype)
-            gradients.append((total[:-1, ...], total[-1, ...]))
+        if not getattr(layer, "params", None):
+            gradients.append({})
+            continue
+        if not isinstance(layer, Linear):
+            raise TypeError(
+                f"the layer {type(layer).__name__} has parameters, and no weight_difference to "
+                "say what moving them does; use method='batched', which only needs forward"
+            )
+        after = list(zip(layers[position + 1 :], saved[position + 1 :], strict=True))
+        budget = memory_budget(layer.x, max_memory)
+        tail = Tail(layer, after, loss, h, dtype, budget)
+        if isinstance(tail.d, np.ndarray):
+            total = _on_host(tail, budget, threads)
+        else:
+            total = _on_device(tail, budget)
+        total = namespace_of(total).astype(total / (2 * tail.h * tail.d.shape[0]), dtype)
+        parts = {"W": total[:-1, ...], "b": total[-1, ...]}
+        gradients.append({name: parts[name] for name in layer.params})
     return gradients
 
 
-@np.errstate(over="ignore")  # exp(−x) may be infinite in the narrower type, and is meant then
-def _rounded(arrays: Sequence[Array], dtype: Any) -> tuple[Array, ...]:
-    return tuple(namespace_of(a).astype(a, dtype, copy=False) for a in arrays)
+def _check_difference(layer: Any) -> None:
+    """Raise TypeError if a layer, or loss, has no `difference`, or not for its own ``forward``."""
+    name = type(layer).__name__
+    remedy = "use method='batched', which only needs forward"
+    if not isinstance(layer, Differencing):
+        raise TypeError(f"the layer {name} has no difference and saved; {remedy}")
+    owners = type(layer).__mro__
+    depth = {
+        method: next(k for k, owner in enumerate(owners) if method in vars(owner))
+        for method in ("forward", "difference", "saved")
+    }
+    if "forward" in vars(layer) or depth["forward"] < max(depth["difference"], depth["saved"]):
+        owner = owners[depth["difference"]].__name__
+        raise TypeError(
+            f"the layer {name} has a forward of its own, but the difference of {owner}, which "
+            f"does not belong to it; write its difference and saved, or {remedy}"
+        )
 
 
-class _Tail:
-    """The layers behind one `Affine` layer, and how a change of its output becomes one of the loss.
-
-    Parameters
-    ----------
-    moved : Affine
-        The layer whose weights move.
-    after : list of (layer, base)
-        The layers behind, with what `difference` needs of them.
-    loss, loss_base
-        The same for the loss.
-    d : array
-        All changes of the moved layer's output that will be asked for.
-    """
-
-    def __init__(
-        self, moved: Affine, after: list[tuple[Any, Any]], loss: Any, loss_base: Any, d: Array
-    ):
-        xp = namespace_of(d)
-        split = 0
-        while split < len(after) and not isinstance(after[split][0], Affine):
-            split += 1
-        self.columns = moved.W.shape[1]
-        self.alone = after[:split]
-        if split < len(after):
-            self.joint = after[split][0]
-        else:  # The identity writes a column out for the loss.
-            self.joint = Affine(xp.eye(self.columns, dtype=d.dtype, device=device(d)))
-        self.together = after[split + 1 :]
-        self.loss = loss
-        self.loss_base = loss_base
-        self.line_base: tuple[Array, ...] | None = None
-        if not self.together and hasattr(loss, "line_base"):
-            slopes = [getattr(layer, "lipschitz", math.inf) for layer, _ in self.alone]
-            reach = float(xp.max(xp.abs(d))) * math.prod(slopes)
-            line_base = loss.line_base(self.joint.W, reach)
-            self.line_base = None if line_base is None else _rounded(line_base, d.dtype)
-        widths = [layer.W.shape[1] for layer, _ in self.together if isinstance(layer, Affine)]
-        self.width = max(self.joint.W.shape[1], *widths, 1) if self.line_base is None else 1
-
-    def change(self, d: Array, samples: Any, columns: slice, at_once: int) -> Array:
-        """Return L(+d) − L(−d) for each of the given samples and columns, moved alone.
-
-        Parameters
-        ----------
-        d : array, shape (R, U)
-            Changes of any one column of the moved layer's output in R samples.
-        samples : slice or array of int
-            Which samples.
-        columns : slice
-            Which columns.
-        at_once : int
-            How many columns to follow side by side once they are spread out.
-
-        Returns
-        -------
-        array, shape (R, columns, U)
-        """
-        xp = namespace_of(d)
-        r, u = d.shape
-        count = len(range(self.columns)[columns])
-        d = xp.concat([d, -d], axis=1)[:, None, :]
-        for layer, base in self.alone:
-            d = layer.difference(d, *(b[samples, ...][:, columns, ...] for b in base))
-        if self.line_base is not None:
-            change = self.loss.line_difference(d, *(b[samples, ...] for b in self._line(columns)))
-            return change[..., :u] - change[..., u:]
-        d = xp.broadcast_to(d, (r, count, 2 * u))
-        if isinstance(d, np.ndarray) and not (moving := d.any(axis=(0, 2))).all():
-            # A dead unit moves nothing behind it. Not asked of a GPU, which would have to wait.
-            result = np.zeros((r, count, u), dtype=d.dtype)
-            if moving.any():
-                which = np.arange(self.columns)[columns][moving]
-                result[:, moving] = self._spread(d[:, moving], samples, which, at_once)
-            return result
-        return self._spread(d, samples, columns, at_once)
-
-    def _line(self, columns: slice) -> list[Array]:
-        """Return the loss's base for lines, of the given columns where it has any."""
-        return [b if b.shape[1] == 1 else b[:, columns, ...] for b in self.line_base or ()]
-
-    def _spread(self, d: Array, samples: Any, columns: Any, at_once: int) -> Array:
-        """Return what `change` does for changes that the joint layer spreads out."""
-        xp = namespace_of(d)
-        r, count, p = d.shape
-        if count > at_once:
-            which = np.arange(self.columns)[columns]
-            return xp.concat(
-                [
-                    self._spread(d[:, k : k + at_once], samples, which[k : k + at_once], at_once)
-                    for k in range(0, count, at_once)
-                ],
-                axis=1,
-            )
-        d = self.joint.column_difference(d, columns)
-        for layer, base in self.together:
-            d = layer.difference(d, *(b[samples, ...] for b in base))
-        d = self.loss.difference(d, *(b[samples, ...] for b in self.loss_base))
-        d = xp.reshape(d, (r, count, 2, p // 2))
-        return d[:, :, 0, :] - d[:, :, 1, :]
-
-
-def _on_device(tail: _Tail, d: Array, budget: int) -> Array:
+def _on_device(tail: Tail, budget: int) -> Array:
     """Sum the changes over samples, (I + 1, J), in blocks as large as the budget allows."""
+    d = tail.d
     xp = namespace_of(d)
     n, inputs = d.shape
     one = _LIVE_ARRAYS * tail.width * 2 * inputs * xp.finfo(d.dtype).bits // 8
@@ -249,17 +152,18 @@ def _on_device(tail: _Tail, d: Array, budget: int) -> Array:
     return total
 
 
-def _on_host(tail: _Tail, d: np.ndarray, budget: int, threads: int | None) -> np.ndarray:
+def _on_host(tail: Tail, budget: int, threads: int | None) -> np.ndarray:
     """Sum the changes over samples, (I + 1, J), on threads, sparing zero and repeated inputs."""
+    d = tail.d
     inputs = d.shape[1]
     values, counts, places = _distinct(d)
     columns_per_task = min(tail.columns, _TASK_COLUMNS)
-    # Along a line a task's columns are taken together, spread out as many as fit.
-    line = tail.line_base is not None
-    step = (_LINE_STEP if line else _SPREAD_STEP) // (2 * tail.width)
-    values_at_once = min(values.shape[1], max(1, step // columns_per_task if line else step))
+    # Narrow changes of a task's columns are taken together, spread-out ones as many as fit.
+    narrow = tail.is_narrow
+    step = (_NARROW_STEP if narrow else _SPREAD_STEP) // (2 * tail.width)
+    values_at_once = min(values.shape[1], max(1, step // columns_per_task if narrow else step))
     typical = max(1, min(values_at_once, int(counts.mean())))
-    columns_at_once = columns_per_task if line else min(columns_per_task, max(1, step // typical))
+    columns_at_once = columns_per_task if narrow else min(columns_per_task, max(1, step // typical))
     groups = _groups(counts, max(1, step // columns_per_task))
     column_tasks = math.ceil(tail.columns / columns_per_task)
     sample_tasks = min(len(groups), math.ceil(_MIN_TASKS / column_tasks))
@@ -294,10 +198,10 @@ def _on_host(tail: _Tail, d: np.ndarray, budget: int, threads: int | None) -> np
                     total[where] = rows
         return total
 
-    # Along a line NumPy's calls are so short that threads would wait for each other.
-    workers = 1 if line else min(threads or _cores(), len(tasks), budget // one)
+    # Narrow changes make calls so short that threads would wait for each other.
+    workers = 1 if narrow else min(threads or cpu_cores(), len(tasks), budget // one)
     total = np.zeros((inputs, tail.columns))
-    with contextlib.nullcontext() if line else _one_blas_thread():
+    with contextlib.nullcontext() if narrow else one_blas_thread:
         while (parts := _on_threads(run, tasks, workers)) is None:
             workers //= 2
     for (_, columns), part in zip(tasks, parts, strict=True):
@@ -361,20 +265,6 @@ def _groups(counts: np.ndarray, largest: int) -> list[np.ndarray]:
 
 def _check_budget(budget: int, needed: int) -> None:
     if budget < needed:
-        raise ValueError(f"max_memory is {budget} bytes; one step of differences takes {needed}")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _one_blas_thread() -> Any:
-    """Return a context in which BLAS keeps to the thread it is called on."""
-    return _blas_controller().limit(limits=1, user_api="blas")
-
-
-@functools.cache
-def _blas_controller() -> Any:
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
+        raise ArgumentError(
+            "max_memory", f"is {budget} bytes; one step of differences takes {needed}"
+        )

@@ -1,5 +1,6 @@
 """Training by minibatches."""
 
-from dlfs_gpu.training.trainer import History, Trainer
+from dlfs_gpu.training.history import History
+from dlfs_gpu.training.trainer import Trainer
 
 __all__ = ["History", "Trainer"]

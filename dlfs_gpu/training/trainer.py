@@ -1,25 +1,22 @@
-"""Training by minibatches: Trainer, its history, early stopping (sections 4.5.2, 4.5.3, 6.4)."""
+"""Training by minibatches: Trainer, and early stopping (sections 4.5.2, 4.5.3, 6.4)."""
 
 from __future__ import annotations
 
-import csv
+import copy
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from array_api_compat import device
 
-from dlfs_gpu._files import whole_file
-from dlfs_gpu._validation import Array, is_finite, namespace_of
-from dlfs_gpu.backend import to_numpy
+from dlfs_gpu._validation import ArgumentError, Array, check_count, is_finite, namespace_of
 from dlfs_gpu.data.minibatches import MinibatchSampler
 from dlfs_gpu.network import Network
-from dlfs_gpu.optimizers import Optimizer, make_optimizer
+from dlfs_gpu.optimizers import make_optimizer
+from dlfs_gpu.training.history import History
 from dlfs_gpu.training.update import GradientKind, Update
 
 # Minibatches whose indices are drawn and uploaded together.
@@ -28,67 +25,6 @@ _BLOCK = 1000
 _REFRESH = 1.0
 # Of more epochs than twice this, only about so many get a line.
 _LINES = 40
-
-
-@dataclass
-class History:
-    """What happened in training.
-
-    Attributes
-    ----------
-    iterations : list of int
-        Updates done before each evaluation: 0, then once per epoch, and at the end.
-    train_accuracy, test_accuracy : list of float
-        Accuracies at these; the second is empty without test data.
-    val_loss : list of float
-        Losses of the validation data at these, weight decay left out; empty without.
-    seconds : float
-        Time spent on updates, evaluations left out.
-    stopped : {"finished", "interrupted", "early", "diverged"}
-        Why training ended: after all updates; by `Trainer.stop`; by early stopping; or because
-        the loss or a parameter was not finite at the end of an epoch.
-    best_iteration : int or None
-        Where the validation loss was least, if early stopping was on: the network has the weights
-        of that iteration again.
-    """
-
-    iterations: list[int] = field(default_factory=list)
-    train_accuracy: list[float] = field(default_factory=list)
-    test_accuracy: list[float] = field(default_factory=list)
-    val_loss: list[float] = field(default_factory=list)
-    seconds: float = 0.0
-    stopped: str = "finished"
-    best_iteration: int | None = None
-    _losses: list[Array] = field(default_factory=list, repr=False)
-
-    @property
-    def losses(self) -> np.ndarray:
-        """Loss of the minibatch of each update, copied from the device."""
-        if not self._losses:
-            return np.empty(0)
-        losses = namespace_of(self._losses[0]).concat(self._losses)
-        self._losses = [losses]
-        return to_numpy(losses)
-
-    @property
-    def iterations_per_second(self) -> float:
-        """Updates in each second of `seconds`."""
-        count = sum(len(part) for part in self._losses)
-        return count / self.seconds if self.seconds else 0.0
-
-    def write_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write a row for each update: its loss, and the accuracies before it where computed."""
-        columns = {
-            "loss": dict(enumerate(self.losses.tolist())),
-            "train_accuracy": dict(zip(self.iterations, self.train_accuracy, strict=False)),
-            "test_accuracy": dict(zip(self.iterations, self.test_accuracy, strict=False)),
-            "val_loss": dict(zip(self.iterations, self.val_loss, strict=False)),
-        }
-        with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["iteration", *columns])
-            for i in range(len(columns["loss"]) + 1):
-                writer.writerow([i, *(column.get(i, "") for column in columns.values())])
 
 
 class Trainer:
@@ -104,10 +40,10 @@ class Trainer:
         Training lasts this many times ``len(x_train) / mini_batch_size`` updates.
     mini_batch_size : int
         Samples in a minibatch.
-    optimizer : str
-        Name of one of `dlfs_gpu.optimizers`, in upper or lower case.
+    optimizer : str or object with ``update(params, grads)``
+        One of `dlfs_gpu.optimizers`, by its name in upper or lower case or itself, or another.
     optimizer_param : dict, optional
-        Its arguments; ``{"lr": 0.01}`` by default.
+        Arguments of an optimizer given by name.
     evaluate_sample_num_per_epoch : int, optional
         Use only this many samples, the first, for the accuracies.
     verbose : bool
@@ -115,15 +51,17 @@ class Trainer:
         some forty), and where that is a terminal a progress bar.
     iterations : int, optional
         Number of updates, instead of `epochs`.
-    gradient : {"backprop", "numerical", "batched", "loop"}
-        As for `dlfs_gpu.training.update.Update`.
+    gradient : {"backprop", "difference", "batched", "loop"}
+        How gradients are computed: by backpropagation, or by central differences, by the methods
+        of `dlfs_gpu.Network.numerical_gradient`.
     seed : int, optional
         Of the minibatches, which are drawn on the host: the same for every backend.
     x_val, t_val : array, optional
         Validation data, for `patience`.
     patience : int, optional
         Stop early when the validation loss has not fallen for this many epochs, and in any case
-        end with the weights for which it was least (6.4; never decided on test data).
+        end with the weights, and the optimizer's state, for which it was least (6.4; never decided
+        on test data).
 
     Attributes
     ----------
@@ -135,8 +73,13 @@ class Trainer:
 
     Raises
     ------
-    ValueError, TypeError
+    ArgumentError, TypeError
         If data do not fit the network or are not finite, or an argument is out of range.
+
+    Notes
+    -----
+    A minibatch's loss and gradient are those of ``network.loss_and_gradient``, or of a subclass's
+    own ``loss_and_gradient``, or ``gradient`` and ``loss``.
     """
 
     def __init__(
@@ -148,7 +91,7 @@ class Trainer:
         t_test: Array = None,
         epochs: int = 20,
         mini_batch_size: int = 100,
-        optimizer: str = "SGD",
+        optimizer: Any = "SGD",
         optimizer_param: dict[str, Any] | None = None,
         evaluate_sample_num_per_epoch: int | None = None,
         verbose: bool = True,
@@ -161,38 +104,32 @@ class Trainer:
         patience: int | None = None,
     ) -> None:
         self.network = network
-        made = make_optimizer(
-            optimizer, **({"lr": 0.01} if optimizer_param is None else optimizer_param)
-        )
+        optimizer = make_optimizer(optimizer, **(optimizer_param or {}))
         self.verbose = verbose
         self._train = _checked(network, x_train, t_train, "train")
         self._test = _checked_pair(network, x_test, t_test, "test")
         self._val = _checked_pair(network, x_val, t_val, "val")
-        if patience is not None:
-            _check_count("patience", patience)
+        self.patience = None if patience is None else check_count("patience", patience)
         if patience is not None and x_val is None:
-            raise ValueError(
-                f"patience is {patience}, which needs validation data, but x_val is None"
+            raise ArgumentError(
+                "patience", f"is {patience}, which needs validation data, but x_val is None"
             )
-        self.patience = patience
-        if evaluate_sample_num_per_epoch is not None:
-            _check_count("evaluate_sample_num_per_epoch", evaluate_sample_num_per_epoch)
         self._evaluated = evaluate_sample_num_per_epoch
+        if evaluate_sample_num_per_epoch is not None:
+            check_count("evaluate_sample_num_per_epoch", evaluate_sample_num_per_epoch)
         size = self._train[0].shape[0]
         self._sampler = MinibatchSampler(size, mini_batch_size, seed=seed)
         self.iter_per_epoch = max(size // mini_batch_size, 1)
         if iterations is None:
-            _check_count("epochs", epochs)
-            self.max_iter = epochs * self.iter_per_epoch
+            self.max_iter = check_count("epochs", epochs) * self.iter_per_epoch
         else:
-            _check_count("iterations", iterations)
-            self.max_iter = iterations
-        self._update = Update(network, made, *self._train, mini_batch_size, gradient)
+            self.max_iter = check_count("iterations", iterations)
+        self._update = Update(network, optimizer, *self._train, mini_batch_size, gradient)
         self._stop = False
         self.history = History()
 
     @property
-    def optimizer(self) -> Optimizer:
+    def optimizer(self) -> Any:
         """What updates the parameters."""
         return self._update.optimizer
 
@@ -226,8 +163,9 @@ class Trainer:
         history = self.history = History()
         params = self.network.params
         best: dict[str, Array] = {}
+        best_state: dict[str, Any] = {}
         least, done, waited = math.inf, 0, 0
-        bar = tqdm(total=self.max_iter, unit=" updates", disable=None if self.verbose else True)
+        bar = tqdm(total=self.max_iter, unit=" iterations", disable=None if self.verbose else True)
         # `stopped` tells of overflow, once.
         quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
         try:
@@ -239,6 +177,7 @@ class Trainer:
                         if history.val_loss[-1] < least:
                             least, waited, history.best_iteration = history.val_loss[-1], 0, done
                             best = {key: _copy(param) for key, param in params.items()}
+                            best_state = copy.deepcopy(vars(self.optimizer))
                     if done == self.max_iter or history.stopped != "finished":
                         break
                     if waited == self.patience:
@@ -256,6 +195,7 @@ class Trainer:
             self._stop = False
             for key, param in best.items():
                 params[key][...] = param
+            vars(self.optimizer).update(best_state)
         return history
 
     def _run(self, count: int, bar: Any) -> int:
@@ -263,14 +203,15 @@ class Trainer:
         losses: list[Array] = []
         start = looked = time.perf_counter()
         try:
-            for indices in self._minibatches(count):
-                losses.append(self._update(indices))
-                bar.update()
-                if self.verbose and time.perf_counter() - looked > _REFRESH:
-                    bar.set_postfix(self._shown(losses[-1]), refresh=False)
-                    looked = time.perf_counter()
-                if self._stop:
-                    break
+            with self._update.threads():
+                for indices in self._minibatches(count):
+                    losses.append(self._update(indices))
+                    bar.update()
+                    if self.verbose and time.perf_counter() - looked > _REFRESH:
+                        bar.set_postfix(self._shown(losses[-1]), refresh=False)
+                        looked = time.perf_counter()
+                    if self._stop:
+                        break
         finally:
             if losses:
                 xp = namespace_of(self._train[0])
@@ -292,13 +233,13 @@ class Trainer:
         history, network, first = self.history, self.network, self._evaluated
         history.iterations.append(done)
         x, t = self._train
-        history.train_accuracy.append(network.share_right(x[:first, ...], t[:first, ...]))
+        history.train_accuracy.append(network._accuracy(x[:first, ...], t[:first, ...]))
         if self._test is not None:
             x, t = self._test
-            history.test_accuracy.append(network.share_right(x[:first, ...], t[:first, ...]))
+            history.test_accuracy.append(network._accuracy(x[:first, ...], t[:first, ...]))
         if self._val is not None:
             x, t = self._val
-            history.val_loss.append(float(network.loss_layer.forward(network.evaluate(x), t)))
+            history.val_loss.append(float(network.loss_layer.forward(network._evaluate(x), t)))
         if self.verbose:
             shown = self._shown(history._losses[-1][-1] if done else None)
             bar.set_postfix(shown, refresh=False)
@@ -306,7 +247,7 @@ class Trainer:
             last = done == self.max_iter or history.stopped != "finished"
             if last or (len(history.iterations) - 1) % every == 0:
                 line = "  ".join(f"{name} {value}" for name, value in shown.items())
-                bar.write(f"update {done:6d}  {line}", file=sys.stderr)
+                bar.write(f"iteration {done:6d}  {line}", file=sys.stderr)
 
     def _shown(self, loss: Array | None) -> dict[str, str]:
         """Return the loss of an update and the last accuracies for people to read."""
@@ -321,16 +262,15 @@ class Trainer:
 
 
 def _checked(network: Network, x: Array, t: Array, name: str) -> tuple[Array, Array]:
-    """Return data ready for the network."""
+    """Return data ready for the network, or raise what they lack under the names that they have."""
     try:
-        return network.check(x, t)
-    except (TypeError, ValueError) as error:
-        text = str(error)
-        if text[:2] in ("x ", "t "):  # as the caller knows them
-            text = f"{text[0]}_{name}{text[1:]}"
-        else:
-            text = f"x_{name} and t_{name}: {text}"
-        raise type(error)(text) from error
+        return network._check(x, t)
+    except ArgumentError as error:
+        if error.argument not in ("x", "t"):
+            raise
+        raise ArgumentError(f"{error.argument}_{name}", error.problem) from error
+    except TypeError as error:
+        raise TypeError(f"x_{name} and t_{name}: {error}") from error
 
 
 def _checked_pair(network: Network, x: Array, t: Array, name: str) -> tuple[Array, Array] | None:
@@ -339,13 +279,8 @@ def _checked_pair(network: Network, x: Array, t: Array, name: str) -> tuple[Arra
         return None
     if x is None or t is None:
         given, missing = ("t", "x") if x is None else ("x", "t")
-        raise ValueError(f"{given}_{name} is given and {missing}_{name} is None; give both")
+        raise ArgumentError(f"{missing}_{name}", f"is None, but {given}_{name} is given; give both")
     return _checked(network, x, t, name)
-
-
-def _check_count(name: str, value: int) -> None:
-    if not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} is {value!r}; it must be a whole number, 1 or more")
 
 
 def _copy(x: Array) -> Array:

@@ -182,7 +182,7 @@ def _numerical_losses(setting: Setting, train: Any, history: History) -> float:
         t,
         optimizer_param={"lr": 0.1},
         iterations=20,
-        gradient="numerical",
+        gradient="difference",
         seed=0,
         evaluate_sample_num_per_epoch=100,
         verbose=False,

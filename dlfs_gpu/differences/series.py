@@ -1,0 +1,112 @@
+"""Logarithms and exponentials of changes, without the terms that would cancel.
+
+The loss of a softmax changes by a linear part, which the slope of the loss holds exactly, and a
+curved one. Power series give the curved part alone, where the function less its linear part would
+lose the digits that both share.
+"""
+
+from __future__ import annotations
+
+import math
+
+from dlfs_gpu._validation import Array, namespace_of
+
+FAR = 40.0
+"""Changes above this take the differences of exponentials another way: e^40 is beyond 1/eps."""
+
+# Up to this change the curved part is taken from power series, which lose no digits; beyond, it is
+# no smaller than a share of the whole, and subtracting loses no more than five bits.
+_SERIES = 2.0**-5
+
+
+def cumulants(y: Array, W: Array, origin: Array, terms: int) -> list[Array]:
+    """Return the cumulants of W[j, :] under y divided by k!, each (N, J), for k = 2, 3, ...
+
+    Moments are taken about one class for each sample, `origin`, (N,): about the likeliest, none of
+    them is a small difference of large numbers.
+    """
+    xp = namespace_of(y)
+    order = xp.argsort(origin, stable=True)
+    parts: list[list[Array]] = [[] for _ in range(terms)]
+    for label in xp.sort(xp.unique_values(origin)):
+        along = (W - xp.take(W, xp.reshape(label, (1,)), axis=1)).T
+        rows = xp.take(y, xp.nonzero(origin == label)[0], axis=0)
+        power = along
+        for part in parts:
+            part.append(rows @ power)
+            power = power * along
+    back = xp.argsort(order)
+    moments = [xp.take(xp.concat(part, axis=0), back, axis=0) for part in parts]
+    result: list[Array] = []
+    for n, moment in enumerate(moments):
+        products = (math.comb(n, k) * c * moments[n - k - 1] for k, c in enumerate(result))
+        result.append(moment - sum(products))
+    return [c / math.factorial(k) for k, c in enumerate(result[1:], 2)]
+
+
+def log_mean_exp(d: Array, y: Array, log_y: Array) -> Array:
+    """Return log Σ y·e^d − Σ y·d over the classes, (N, P), for d of shape (N, C, P)."""
+    xp = namespace_of(d)
+    y = y[:, None, :]
+    linear = xp.matmul(y, d)
+    largest = float(xp.max(d))
+    size = max(largest, -float(xp.min(d)))
+    if size <= _SERIES:
+        curved = xp.matmul(y, _expm1_minus(d, size))
+        return (curved + _log1p_minus(linear + curved, size))[:, 0, :]
+    if largest <= FAR:
+        return (xp.log1p(xp.matmul(y, xp.expm1(d))) - linear)[:, 0, :]
+    # Some e^d may overflow, and some y be too small to be held.
+    log_y = log_y[..., None]
+    exponents = log_y + d
+    top = xp.max(exponents, axis=1, keepdims=True)
+    far = xp.log(xp.sum(xp.exp(exponents - top), axis=1, keepdims=True)) + top
+    # Where even the largest exponent is moderate, the same sum as for small d.
+    limit = xp.full_like(d, FAR)
+    change = xp.matrix_transpose(y) * xp.expm1(xp.minimum(d, limit))
+    change = xp.where(d > FAR, xp.exp(xp.minimum(exponents, limit)), change)
+    near = xp.log1p(xp.sum(change, axis=1, keepdims=True))
+    return (xp.where(top > FAR / 2, far, near) - linear)[:, 0, :]
+
+
+def log_mean_exp_of_one(d: Array, log_p: Array) -> Array:
+    """Return log(1 + p·expm1(d)) − p·d for each element."""
+    xp = namespace_of(d)
+    p = xp.exp(log_p)
+    linear = p * d
+    largest = float(xp.max(d))
+    size = max(largest, -float(xp.min(d)))
+    if size <= _SERIES:
+        curved = p * _expm1_minus(d, size)
+        return curved + _log1p_minus(linear + curved, size)
+    result = xp.log1p(p * xp.expm1(xp.minimum(d, xp.full_like(d, FAR))))
+    if largest > FAR:
+        # 1 − p is nothing to p·e^d, or p·e^d to 1.
+        moved = xp.logaddexp(log_p + d, xp.zeros_like(d))
+        result = xp.where(d > FAR, moved, result)
+    return result - linear
+
+
+def _expm1_minus(d: Array, size: float) -> Array:
+    """Return expm1(d) − d = d²/2 + d³/6 + ... for |d| ≤ `size`, which is small."""
+    eps = float(namespace_of(d).finfo(d.dtype).eps)
+    last = next(k for k in range(2, 40) if 2 * size ** (k - 1) / math.factorial(k + 1) < eps / 4)
+    series = d / math.factorial(last)
+    for k in range(last - 1, 1, -1):
+        series += 1 / math.factorial(k)
+        series *= d
+    series *= d
+    return series
+
+
+def _log1p_minus(u: Array, size: float) -> Array:
+    """Return log1p(u) − u = −u²/2 + u³/3 − ... for |u| up to about `size`, which is small."""
+    eps = float(namespace_of(u).finfo(u.dtype).eps)
+    # A little more than `size`: |expm1(d)| may be so much larger than |d|.
+    last = next(k for k in range(2, 60) if 2 * (1.02 * size) ** (k - 1) / (k + 1) < eps / 4)
+    series = u * ((-1) ** (last + 1) / last)
+    for k in range(last - 1, 1, -1):
+        series += (-1) ** (k + 1) / k
+        series *= u
+    series *= u
+    return series

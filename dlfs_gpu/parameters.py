@@ -1,0 +1,124 @@
+"""The parameters of a stack of layers, under the book's names: W1, b1, W2, ..."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from typing import Any
+
+import numpy as np
+from array_api_compat import is_cupy_array, is_numpy_array
+
+from dlfs_gpu._validation import ArgumentError, Array
+from dlfs_gpu.protocols import Trainable
+
+
+class Parameters(MutableMapping[str, Array]):
+    """A view of the parameters that layers own.
+
+    A layer's parameters get its number: of the layers that have a W the first has W1, the next W2.
+    What is put here is put into the layer; keys cannot be added or deleted.
+
+    Parameters
+    ----------
+    layers : sequence
+        Those without ``params`` are passed over.
+    """
+
+    def __init__(self, layers: Sequence[Any]) -> None:
+        self._places: dict[str, tuple[Trainable, str]] = {}
+        used: defaultdict[str, int] = defaultdict(int)
+        for layer in layers:
+            if isinstance(layer, Trainable) and layer.params:
+                number = 1 + max(used[name] for name in layer.params)
+                for name in layer.params:
+                    used[name] = number
+                    self._places[f"{name}{number}"] = layer, name
+
+    def __getitem__(self, key: str) -> Array:
+        layer, name = self._places[key]
+        return layer.params[name]
+
+    def __setitem__(self, key: str, array: Array) -> None:
+        if key not in self._places:
+            raise KeyError(f"{key!r} is none of the parameters {', '.join(self)}")
+        if array is self[key]:
+            return  # as params[key] -= step ends
+        if tuple(array.shape) != tuple(self[key].shape):
+            raise ArgumentError(
+                key, f"has shape {tuple(array.shape)}; it must be {tuple(self[key].shape)}"
+            )
+        refuse_shared_memory({**self, key: array})
+        layer, name = self._places[key]
+        layer.params[name] = array
+
+    def __delitem__(self, key: str) -> None:
+        raise TypeError("parameters cannot be deleted: their layers need them")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __repr__(self) -> str:
+        arrays = (f"{key}: {x.dtype} {tuple(x.shape)}" for key, x in self.items())
+        return f"Parameters({', '.join(arrays)})"
+
+    def gradients(self) -> dict[str, Array]:
+        """Return what the layers' ``grads`` hold, under the same keys.
+
+        Raises
+        ------
+        TypeError
+            If a layer's ``backward`` has set none for one of its parameters.
+        """
+        result = {}
+        for key, (layer, name) in self._places.items():
+            if name not in layer.grads:
+                raise TypeError(f"{type(layer).__name__}.backward has set no grads[{name!r}]")
+            result[key] = layer.grads[name]
+        return result
+
+    def named(self, layer: Any, values: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the values of one layer's parameters under the keys they have here."""
+        return {key: values[name] for key, (owner, name) in self._places.items() if owner is layer}
+
+    @contextlib.contextmanager
+    def replaced(self, arrays: Mapping[str, Array]) -> Iterator[None]:
+        """Give the layers other arrays, of any shape and type, inside a ``with`` block."""
+        own = {key: self[key] for key in arrays}
+        try:
+            self._put(arrays)
+            yield
+        finally:
+            self._put(own)
+
+    def _put(self, arrays: Mapping[str, Array]) -> None:
+        for key, array in arrays.items():
+            layer, name = self._places[key]
+            layer.params[name] = array
+
+
+def refuse_shared_memory(arrays: Mapping[str, Array]) -> None:
+    """Raise ArgumentError if two of the arrays hold the same memory.
+
+    Moving one would move the other.
+    """
+    for (first, a), (second, b) in itertools.combinations(arrays.items(), 2):
+        if _share_memory(a, b):
+            raise ArgumentError(second, f"shares memory with {first}; each must have its own")
+
+
+def _share_memory(a: Array, b: Array) -> bool:
+    if is_numpy_array(a) and is_numpy_array(b):
+        try:
+            return bool(np.shares_memory(a, b, max_work=100_000))
+        except np.exceptions.TooHardError:
+            return True
+    if is_cupy_array(a) and is_cupy_array(b):
+        return bool(importlib.import_module("cupy").shares_memory(a, b))
+    return a is b

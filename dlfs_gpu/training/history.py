@@ -1,0 +1,74 @@
+"""What happened in training."""
+
+from __future__ import annotations
+
+import csv
+import os
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dlfs_gpu._files import whole_file
+from dlfs_gpu._validation import Array, namespace_of
+from dlfs_gpu.backend import to_numpy
+
+
+@dataclass
+class History:
+    """What happened in training.
+
+    Attributes
+    ----------
+    iterations : list of int
+        Iterations done before each evaluation: 0, then once per epoch, and at the end.
+    train_accuracy, test_accuracy : list of float
+        Accuracies at these; the second is empty without test data.
+    val_loss : list of float
+        Losses of the validation data at these, weight decay left out; empty without.
+    seconds : float
+        Time spent on iterations, evaluations left out.
+    stopped : {"finished", "interrupted", "early", "diverged"}
+        Why training ended: after all iterations; by `Trainer.stop`; by early stopping; or because
+        the loss or a parameter was not finite at the end of an epoch.
+    best_iteration : int or None
+        Where the validation loss was least, if early stopping was on: the network has the weights
+        of that iteration again.
+    """
+
+    iterations: list[int] = field(default_factory=list)
+    train_accuracy: list[float] = field(default_factory=list)
+    test_accuracy: list[float] = field(default_factory=list)
+    val_loss: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    stopped: str = "finished"
+    best_iteration: int | None = None
+    _losses: list[Array] = field(default_factory=list, repr=False)
+
+    @property
+    def losses(self) -> np.ndarray:
+        """Loss of the minibatch of each iteration, copied from the device."""
+        if not self._losses:
+            return np.empty(0)
+        losses = namespace_of(self._losses[0]).concat(self._losses)
+        self._losses = [losses]
+        return to_numpy(losses)
+
+    @property
+    def iterations_per_second(self) -> float:
+        """Iterations in each second of `seconds`."""
+        count = sum(len(part) for part in self._losses)
+        return count / self.seconds if self.seconds else 0.0
+
+    def write_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write a row for each iteration: its loss, and the accuracies before it where computed."""
+        columns = {
+            "loss": dict(enumerate(self.losses.tolist())),
+            "train_accuracy": dict(zip(self.iterations, self.train_accuracy, strict=False)),
+            "test_accuracy": dict(zip(self.iterations, self.test_accuracy, strict=False)),
+            "val_loss": dict(zip(self.iterations, self.val_loss, strict=False)),
+        }
+        with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["iteration", *columns])
+            for i in range(len(columns["loss"]) + 1):
+                writer.writerow([i, *(column.get(i, "") for column in columns.values())])
