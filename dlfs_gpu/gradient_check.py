@@ -116,7 +116,7 @@ class GradientReport:
         faults = [key for key, check in self.checks.items() if not check.ok]
         verdict = f"gradients differ in {', '.join(faults)}" if faults else "gradients agree"
         lines.append(
-            f"{verdict} (method {self.method!r}, h = {self.h:g}, tolerance {self.tolerance:g})"
+            f"{verdict} (method {self.method!r}, h = {self.h:.2g}, tolerance {self.tolerance:g})"
         )
         return "\n".join(lines)
 
@@ -190,9 +190,7 @@ def check_gradients(
     evaluated = method != "difference"
     if tolerance is None:
         tolerance = _EVALUATION_TOLERANCE if evaluated else _DIFFERENCE_TOLERANCE
-    xp = namespace_of(network.params["W1"] if "W1" in network.params else x)
-    wide = {key: xp.astype(p, xp.float64, copy=False) for key, p in network.params.items()}
-    with network._lock, network.params.replaced(wide):
+    with network._lock, network.params.replaced(network._wide_params()):
         x, t = network._check(x, t)
         if h is None:
             h = _EVALUATION_STEP if evaluated else _difference_step(network, x)
@@ -207,7 +205,7 @@ def check_gradients(
     noise = min(h * h, _LARGEST_TRUNCATION)
     if evaluated:
         noise = 16 * np.finfo(np.float64).eps * (1 + abs(float(loss))) / h
-        largest = max(float(xp.max(rows)) for rows in scales.values())
+        largest = max(_largest(rows) for rows in scales.values())
         if noise > 0.01 * largest:
             raise ArgumentError(
                 "h",

@@ -257,9 +257,8 @@ class Network:
         the loss would lose digits where targets are near the predictions.
         """
         xp = namespace_of(x)
-        wide = {key: xp.astype(p, xp.float64, copy=False) for key, p in self.params.items()}
         grads: dict[str, Array] = {}
-        with self.params.replaced(wide):
+        with self.params.replaced(self._wide_params()):
             loss = self._loss(xp.astype(x, xp.float64, copy=False), t, training=True)
             gradients = difference_gradients(
                 self.layers, self.loss_layer, h, x.dtype, max_memory=max_memory, threads=threads
@@ -267,6 +266,12 @@ class Network:
         for layer, values in zip(self.layers, gradients, strict=True):
             grads |= self.params.named(layer, values)
         return xp.astype(loss, x.dtype, copy=False), self._with_decay(grads)
+
+    def _wide_params(self) -> dict[str, Array]:
+        """Return the parameters in float64; those that are so already, themselves."""
+        params = self.params
+        xp = array_namespace(**params)
+        return {key: xp.astype(p, xp.float64, copy=False) for key, p in params.items()}
 
     def _with_decay(self, grads: dict[str, Array]) -> dict[str, Array]:
         """Return gradients of the loss, weight decay added: of ½λW² any difference is λW too."""

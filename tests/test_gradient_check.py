@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from libraries import Library
 
+from dlfs_gpu._validation import ArgumentError
 from dlfs_gpu.functions import sigmoid
 from dlfs_gpu.gradient_check import check_gradients
 from dlfs_gpu.layers import Affine, Dropout, Identity, Relu, Sigmoid, Tanh
@@ -106,7 +107,7 @@ def test_one_sample_and_deep_network() -> None:
 
 def test_frozen_dropout_passes() -> None:
     network = MultiLayerNet(6, [20], 3, dropout_ratio=0.5, seed=0, backend="numpy")
-    with pytest.raises(ValueError, match=r"draws a new mask at every pass.*freeze_dropout"):
+    with pytest.raises(ValueError, match=r"^network has .*freeze_dropout"):
         check_gradients(network, *batch())
     network.freeze_dropout()
     for method in ("difference", "batched"):
@@ -196,8 +197,9 @@ def test_fault_in_one_parameter(fault: Any, where: str, dtype: str, method: Any)
     np.testing.assert_allclose(check.max_absolute_error, abs(check.backprop - check.numerical))
     share = {Negated: 1, Scaled: 0.01 / 1.01, Doubled: 1 / 2, WithoutBias: 1}
     if fault in share:
-        # These are wrong everywhere, so most wrong at the largest element.
-        assert check.index == np.unravel_index(np.argmax(np.abs(right)), right.shape)
+        # These are wrong everywhere, so most wrong at the largest element of some row.
+        row = right[check.index[0]] if right.ndim > 1 else right
+        assert check.index[-1] == np.argmax(np.abs(row))
         slack = 2 if fault is Negated else 1
         assert 0.1 * share[fault] < check.max_relative_error < slack * 1.01 * share[fault]
     else:
@@ -249,9 +251,9 @@ def test_fault_behind_reaches_what_lies_before() -> None:
 
 def test_forgotten_weight_decay() -> None:
     class Forgetful(Network):
-        def backward(self, dout: Any) -> Any:
+        def _backward(self, dout: Any) -> Any:
             decay, self.weight_decay_lambda = self.weight_decay_lambda, 0.0
-            grads = super().backward(dout)
+            grads = super()._backward(dout)
             self.weight_decay_lambda = decay
             return grads
 
@@ -266,7 +268,7 @@ def test_gradient_of_another_shape() -> None:
             self.db = self.db[None]
             return dx
 
-    with pytest.raises(ValueError, match=r"gradient of b1 has shape \(1, 5\).*parameter's, \(5,\)"):
+    with pytest.raises(ValueError, match=r"b1 a gradient of shape \(1, 5\).*, \(5,\)"):
         check_gradients(make(first=Row), *batch())
 
 
@@ -324,7 +326,7 @@ def test_relu_at_its_kink(method: Any) -> None:
     report = check_gradients(network, x, np.array([0, 1, 1, 0]), method=method)
     assert report.ok, str(report)
     assert report.kinks == 8
-    assert "8 inputs of Relu were exactly 0" in str(report)
+    assert "8 inputs were at a kink" in str(report)
 
 
 def test_relu_near_its_kink() -> None:
@@ -334,9 +336,85 @@ def test_relu_near_its_kink() -> None:
     report = check_gradients(network, x, t)
     assert report.ok, str(report)
     assert report.kinks == 0
-    assert "Relu" not in str(report)
-    # A larger step crosses it: then the two do differ.
-    assert not check_gradients(network, x, t, h=1e-4).ok
+    assert "kink" not in str(report)
+    # A larger step crosses it.
+    report = check_gradients(network, x, t, h=1e-4)
+    assert report.ok, str(report)
+    assert report.kinks >= 5
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_deep_networks_of_tiny_weights(seed: int) -> None:
+    # Whatever comes out of eight layers like these is below any step, and below rounding.
+    network = MultiLayerNet(64, [100] * 8, 10, "relu", 0.01, seed=seed, backend="numpy")
+    rng = np.random.default_rng(seed)
+    report = check_gradients(network, rng.random((3, 64)), rng.integers(0, 10, 3))
+    assert report.ok, str(report)
+
+
+def test_zeros_that_rounding_hides() -> None:
+    W = np.ones((3, 2))
+    network = Network([Affine(W, np.zeros(2)), Relu(), Affine(np.eye(2), np.zeros(2))])
+    report = check_gradients(network, np.array([[0.1, 0.2, -0.3]]), np.array([0]))
+    assert report.kinks == 2
+    assert report.ok, str(report)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_units_that_cancel(seed: int) -> None:
+    # Two units are the same, and the next layer takes one from the other.
+    rng = np.random.default_rng(seed)
+    first, second = rng.standard_normal((5, 4)), rng.standard_normal((8, 3))
+    second[4:] = -second[:4]
+    layers = [
+        Affine(np.hstack([first, first]), np.full(8, 0.5)),
+        Relu(),
+        Affine(second, np.zeros(3)),
+        Relu(),
+        Affine(rng.standard_normal((3, 3)), np.zeros(3)),
+    ]
+    report = check_gradients(Network(layers), rng.standard_normal((6, 5)), np.arange(6) % 3)
+    assert report.ok, str(report)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_large_inputs(activation: Any) -> None:
+    x, t = batch()
+    network = make(activation=activation)
+    network.params["W1"][...] /= 1e8
+    report = check_gradients(network, 1e8 * x, t)
+    assert report.ok, str(report)
+
+
+def test_a_small_feature_beside_a_large_one() -> None:
+    class Flipped(Affine):
+        def backward(self, dout: Any) -> Any:
+            dx = super().backward(dout)
+            self.dW[1] *= -1
+            return dx
+
+    x, t = batch()
+    scale = np.array([1e6, 0.01, 1, 1, 1, 1])
+    for first in (Affine, Flipped):
+        network = make(first=first)
+        network.params["W1"][...] /= scale[:, None]
+        report = check_gradients(network, x * scale, t)
+        assert report.ok == (first is Affine), str(report)
+    assert report.checks["W1"].index[0] == 1
+
+
+@pytest.mark.parametrize("activation", [Sigmoid, Relu, Tanh])
+def test_the_gradient_that_trainer_computes_in_buffers(activation: Any) -> None:
+    network, (x, t) = make(activation=activation), batch()
+    # Into saturation, where slopes taken from outputs alone are 0.
+    for factor in (1, 40):
+        network.params["W1"][...] *= factor
+        network.params["W2"][...] *= factor
+        report = check_gradients(network, x, t, fused=True)
+        assert report.ok, str(report)
+    for other in (make(decay=0.1), make(activation=Identity)):
+        with pytest.raises(ArgumentError, match=r"^fused is True"):
+            check_gradients(other, x, t, fused=True)
 
 
 def test_truncation_error_of_a_large_step() -> None:
@@ -371,14 +449,14 @@ def test_report_reads_as_a_table() -> None:
     assert "[4, 2]" in lines[1]
     assert lines[1].endswith("FAULT")
     assert [line.split()[-1] for line in lines[2:5]] == ["ok"] * 3
-    assert lines[5] == "gradients differ in W1 (method 'difference', h = 1e-10, tolerance 1e-07)"
+    assert lines[5] == "gradients differ in W1 (method 'difference', h = 3.7e-11, tolerance 1e-07)"
     text = str(check_gradients(make(), *batch(), method="batched"))
     assert text.endswith("gradients agree (method 'batched', h = 1e-05, tolerance 0.0001)")
 
 
 @pytest.mark.parametrize("tolerance", [0, -1, np.nan, np.inf])
 def test_bad_tolerance(tolerance: float) -> None:
-    with pytest.raises(ValueError, match=f"tolerance is {tolerance}; it must be positive"):
+    with pytest.raises(ValueError, match=f"tolerance is {tolerance}"):
         check_gradients(make(), *batch(), tolerance=tolerance)
 
 

@@ -154,8 +154,8 @@ def test_predictions(lib: Library) -> None:
 # Differences
 
 
-def exact(kind: Any, x: list[float], d: list[float], t: list[float]) -> float:
-    """The change of one sample's loss, to 120 digits and then rounded."""
+def exact(kind: Any, x: list[float], d: list[float], e: list[float], t: list[float]) -> float:
+    """By how much one sample's loss is larger at x + d than at x + e, from 120 digits."""
     with localcontext() as context:
         context.prec = 120
         weights = [Decimal(value) for value in t]
@@ -171,9 +171,11 @@ def exact(kind: Any, x: list[float], d: list[float], t: list[float]) -> float:
             squares = sum(((a - w) ** 2 for w, a in pairs), Decimal(0))
             return squares / (2 if kind is SumSquaredError else len(z))
 
-        before = [Decimal(value) for value in x]
-        after = [value + Decimal(change) for value, change in zip(before, d, strict=True)]
-        return float(loss(after) - loss(before))
+        ends = (
+            [Decimal(value) + Decimal(change) for value, change in zip(x, changes, strict=True)]
+            for changes in (d, e)
+        )
+        return float(loss(next(ends)) - loss(next(ends)))
 
 
 def condition(kind: Any, x: np.ndarray, d: np.ndarray, t: np.ndarray) -> float:
@@ -201,25 +203,34 @@ def condition(kind: Any, x: np.ndarray, d: np.ndarray, t: np.ndarray) -> float:
     seed=st.integers(0, 2**32 - 1),
     classes=st.integers(1, 5),
     spread=st.sampled_from([0.1, 1, 10, 30, 150]),
-    size=st.sampled_from([1e-12, 1e-8, 1e-4, 0.1, 1, 10, 40, 100, 1e4]),
+    size=st.sampled_from([1e-12, 1e-8, 1e-4, 0.03, 0.1, 1, 10, 40, 100, 1e4]),
+    other=st.sampled_from(["none", "opposite", "any"]),
 )
 def test_difference(
-    kind: Any, targets: str, dtype: Any, seed: int, classes: int, spread: float, size: float
+    kind: Any,
+    targets: str,
+    dtype: Any,
+    seed: int,
+    classes: int,
+    spread: float,
+    size: float,
+    other: str,
 ) -> None:
     rng = np.random.default_rng(seed)
     x = (spread * rng.uniform(-1, 1, (1, classes))).astype(dtype)
-    d = (size * rng.uniform(-1, 1, (1, classes, 1)) * (rng.random(classes) < 0.7)[:, None]).astype(
-        dtype
-    )
+    d, e = size * rng.uniform(-1, 1, (2, 1, classes, 1)) * (rng.random(classes) < 0.7)[:, None]
+    d, e = d.astype(dtype), e.astype(dtype)
+    e = {"none": np.zeros_like(d), "opposite": -d, "any": e}[other]
     t = make_targets(targets, 1, classes, rng)
     t = t if targets == "labels" else t.astype(dtype)
     weights = np.eye(classes, dtype=dtype)[t[0]] if targets == "labels" else t[0]
     loss = kind()
     loss.forward(x, t)
-    change = loss.difference(d.copy(), *loss.base())
+    change = loss.difference(d, e, *loss.saved())
     assert (change.shape, change.dtype) == ((1, 1), dtype)
-    expected = exact(kind, x[0].tolist(), d[0, :, 0].tolist(), weights.tolist())
-    scale = condition(kind, x[0], d[0, :, 0], weights) + abs(expected)
+    before, first, second, goal = (a.ravel().tolist() for a in (x, d, e, weights))
+    expected = exact(kind, before, first, second, goal)
+    scale = abs(expected) + sum(condition(kind, x[0], a[0, :, 0], weights) for a in (d, e))
     # 1e-100 is what 120 digits leave of a change that is 0.
     assert abs(float(change[0, 0]) - expected) <= 10 * np.finfo(dtype).eps * scale + 1e-100
 
@@ -227,47 +238,99 @@ def test_difference(
 @every_loss
 def test_difference_of_many_changes(kind: Any, targets: str, lib: Library) -> None:
     x, t = scores_and_targets(targets)
-    d = np.random.default_rng(1).standard_normal((N, C, 5))
+    d, e = np.random.default_rng(1).standard_normal((2, N, C, 5))
     loss = kind()
     loss.forward(lib.asarray(x), lib.asarray(t))
-    change = lib.to_numpy(loss.difference(lib.asarray(d), *loss.base()))
+    change = lib.to_numpy(loss.difference(lib.asarray(d), lib.asarray(e), *loss.saved()))
     assert change.shape == (N, 5)
     for n in range(N):
         sample = t[n : n + 1]
-        before = kind().forward(x[n : n + 1], sample)
-        after = [kind().forward(x[n : n + 1] + d[n, :, p], sample) for p in range(5)]
-        np.testing.assert_allclose(change[n], np.stack(after) - before, atol=200 * lib.eps)
+        ends = [
+            np.stack([kind().forward(x[n : n + 1] + a[n, :, p], sample) for p in range(5)])
+            for a in (d, e)
+        ]
+        np.testing.assert_allclose(change[n], ends[0] - ends[1], atol=200 * lib.eps)
+
+
+@every_loss
+def test_difference_of_single_scores(kind: Any, targets: str, lib: Library) -> None:
+    x, t = scores_and_targets(targets)
+    for size in (1e-3, 1.0, 50.0):
+        d, e = size * np.random.default_rng(1).standard_normal((2, N, C, 3))
+        loss = kind()
+        loss.forward(lib.asarray(x), lib.asarray(t))
+        both = lib.asarray(d), lib.asarray(e)
+        change = lib.to_numpy(loss.column_difference(*both, *loss.column_saved()))
+        for c in range(C):
+            alone = np.zeros((2, N, C, 3))
+            alone[:, :, c] = d[:, c], e[:, c]
+            expected = loss.difference(*map(lib.asarray, alone), *loss.saved())
+            np.testing.assert_allclose(
+                change[:, c], lib.to_numpy(expected), rtol=1e-4, atol=100 * lib.eps * size
+            )
+
+
+@pytest.mark.parametrize("gap", [1e-2, 1e-4, 1e-6])
+def test_soft_targets_near_the_predictions_lose_no_digits(gap: float) -> None:
+    rng = np.random.default_rng(0)
+    x, d = rng.standard_normal((1, 5)), 1e-4 * rng.standard_normal((1, 5, 1))
+    t = softmax(x) * (1 + gap * rng.standard_normal((1, 5)))
+    t /= t.sum()
+    loss = SoftmaxWithLoss()
+    loss.forward(x, t)
+    saved = tuple(a.astype(np.float32) for a in loss.saved())
+    d = d.astype(np.float32)
+    change = loss.difference(d, -d, *saved)
+    lists = (a.ravel().tolist() for a in (x, d, -d, t))
+    np.testing.assert_allclose(change[0, 0], exact(SoftmaxWithLoss, *lists), rtol=3e-6)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_changes_that_turn_an_answer_round(dtype: str) -> None:
     # The class that had all the probability loses it: 1 + Σ y·expm1(d) alone has no digit left.
     x, d = np.array([[40.0, 0, -20]], dtype), np.array([[[-80.0], [0], [0]]], dtype)
+    eps = float(np.finfo(dtype).eps)
     for label in range(3):
         loss = SoftmaxWithLoss()
         loss.forward(x, np.array([label]))
-        expected = exact(SoftmaxWithLoss, [40, 0, -20], [-80, 0, 0], np.eye(3)[label].tolist())
-        change = loss.difference(d.copy(), *loss.base())
-        np.testing.assert_allclose(change[0, 0], expected, rtol=10 * float(np.finfo(dtype).eps))
+        goal = np.eye(3)[label].tolist()
+        expected = exact(SoftmaxWithLoss, [40, 0, -20], [-80, 0, 0], [0] * 3, goal)
+        change = loss.difference(d, 0 * d, *loss.saved())
+        np.testing.assert_allclose(change[0, 0], expected, rtol=10 * eps)
+        change = loss.column_difference(d, 0 * d, *loss.column_saved())
+        np.testing.assert_allclose(change[0, 0, 0], expected, rtol=10 * eps)
     binary = SigmoidWithLoss()
     binary.forward(x[:, :1], np.zeros((1, 1), dtype))
-    change = binary.difference(d[:, :1], *binary.base())
-    np.testing.assert_allclose(change[0, 0], exact(SigmoidWithLoss, [40], [-80], [0]), rtol=1e-6)
+    change = binary.difference(d[:, :1], 0 * d[:, :1], *binary.saved())
+    expected = exact(SigmoidWithLoss, [40], [-80], [0], [0])
+    np.testing.assert_allclose(change[0, 0], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("targets", ["labels", "soft", "weights"])
-def test_difference_along_lines(targets: str, lib: Library) -> None:
+@pytest.mark.parametrize("reach", [1e-4, 0.01, 0.1])
+def test_difference_along_lines(targets: str, reach: float, lib: Library) -> None:
     x, t = scores_and_targets(targets)
     rng = np.random.default_rng(1)
-    W, s = rng.standard_normal((5, C)), rng.uniform(-0.1, 0.1, (N, 5, 2))
+    W, (s, r) = rng.uniform(-1, 1, (5, C)) / 2, rng.uniform(-reach, reach, (2, N, 5, 2))
     loss = SoftmaxWithLoss()
     loss.forward(lib.asarray(x), lib.asarray(t))
-    base = loss.line_base(lib.asarray(W), 0.1)
-    assert base is not None
-    change = lib.to_numpy(loss.line_difference(lib.asarray(s), *base))
+    saved = loss.line_saved(lib.asarray(W), reach, lib.eps, 2**30)
+    if saved is None:
+        assert reach == 0.1
+        assert lib.dtype == "float64"
+        return
+    change = lib.to_numpy(loss.line_difference(lib.asarray(s), lib.asarray(r), *saved))
     for j in range(5):
-        d = s[:, None, j, :] * W[j][:, None]
-        expected = lib.to_numpy(loss.difference(lib.asarray(d), *loss.base()))
-        np.testing.assert_allclose(change[:, j], expected, rtol=1e-4, atol=5 * lib.eps)
-    # So far the series would need too many terms.
-    assert loss.line_base(lib.asarray(W), 100.0) is None
+        d, e = (lib.asarray(a[:, None, j, :] * W[j][:, None]) for a in (s, r))
+        expected = lib.to_numpy(loss.difference(d, e, *loss.saved()))
+        np.testing.assert_allclose(change[:, j], expected, rtol=1e-4, atol=20 * lib.eps * reach)
+
+
+def test_lines_are_left_where_terms_or_memory_do_not_suffice() -> None:
+    x, t = scores_and_targets("labels")
+    W = np.random.default_rng(1).standard_normal((5, C))
+    loss = SoftmaxWithLoss()
+    loss.forward(x, t)
+    assert loss.line_saved(W, 0.01, 1e-16, 2**30) is not None
+    assert loss.line_saved(W, 100.0, 1e-16, 2**30) is None
+    assert loss.line_saved(W, 0.01, 1e-16, 1000) is None

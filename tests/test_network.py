@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import pickle
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 from libraries import Library
+from threadpoolctl import threadpool_info
 
+from dlfs_gpu._validation import ArgumentError
 from dlfs_gpu.functions import sigmoid, softmax, softmax_cross_entropy
+from dlfs_gpu.gradient_check import check_gradients
 from dlfs_gpu.layers import Affine, Dropout, Relu, Sigmoid, Tanh
 from dlfs_gpu.losses import MeanSquaredError, SigmoidWithLoss, SoftmaxWithLoss, SumSquaredError
+from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.network import Network
+from dlfs_gpu.training import Trainer
 
 RNG = np.random.default_rng(0)
 W1, B1 = RNG.standard_normal((4, 5)), RNG.standard_normal(5)
@@ -147,9 +156,12 @@ def test_arrays_put_into_params_are_used(method: Any) -> None:
 
 def test_params_of_another_shape() -> None:
     network = on_host()
-    network.params["W2"], network.params["b2"] = np.hstack([W2, W2]), np.hstack([B2, B2])
-    assert network.sizes == [4, 5, 6]
-    assert network.gradient(X, T + 3)["W2"].shape == (5, 6)
+    with pytest.raises(ArgumentError, match=r"^W2 has shape \(5, 6\); it must be \(5, 3\)"):
+        network.params["W2"] = np.hstack([W2, W2])
+    with pytest.raises(KeyError, match="W3"):
+        network.params["W3"] = W2
+    with pytest.raises(TypeError):
+        del network.params["W2"]
 
 
 def test_weight_decay(lib: Library) -> None:
@@ -252,10 +264,9 @@ def test_loop_reads_parameters_that_cannot_be_written() -> None:
 def test_random_dropout_is_refused_by_evaluation_only() -> None:
     network = Network([Affine(W1.copy()), Dropout(0.5, seed=0), Affine(W2.copy())])
     for method in ("batched", "loop"):
-        with pytest.raises(ValueError, match=r"draws a new mask at every pass.*freeze_dropout"):
+        with pytest.raises(ValueError, match=r"^network has .*freeze_dropout"):
             network.numerical_gradient(X, T, method=method)
     assert network.numerical_gradient(X, T)["W1"].shape == (4, 5)
-    Network([Affine(W1.copy()), Dropout(0)]).numerical_gradient(X, T % 5, method="batched")
 
 
 # What it refuses
@@ -277,7 +288,7 @@ def test_random_dropout_is_refused_by_evaluation_only() -> None:
         (X, T.astype(float), TypeError, "labels of the type float64; labels must be integers"),
         (X + 0j, T, TypeError, "complex128; it must hold real numbers"),
         (X * np.nan, T, ValueError, "x holds NaN or infinity in float64; every number must be"),
-        (X, np.full((7, 3), np.inf), ValueError, "t holds NaN or infinity; every number must be"),
+        (X, np.full((7, 3), np.inf), ValueError, "t holds NaN or infinity"),
         (X, np.eye(3)[T].astype(str), TypeError, "t has the type <U32; it must hold real numbers"),
         (X, np.eye(3)[T] + 0j, TypeError, "t has the type complex128; it must hold real numbers"),
         (np.ma.MaskedArray(X), T, TypeError, r"x is a masked array; fill it first: x.filled"),
@@ -300,7 +311,7 @@ def test_bad_targets_of_other_losses() -> None:
         network.loss(X, np.full((7, 3), np.nan))
     network = on_host(SigmoidWithLoss())
     for value in (2.0, -0.5, np.nan):
-        with pytest.raises(ValueError, match=f"t holds {value}; these targets must lie between 0"):
+        with pytest.raises(ArgumentError, match=r"^t holds"):
             network.loss(X, np.full((7, 3), value))
 
 
@@ -332,7 +343,7 @@ def test_arrays_of_another_library() -> None:
 @pytest.mark.parametrize("h", [0, -1e-4, np.inf, np.nan])
 @pytest.mark.parametrize("method", ["difference", "batched", "loop"])
 def test_bad_step(h: float, method: Any) -> None:
-    with pytest.raises(ValueError, match=f"h is {h}; it must be positive and finite"):
+    with pytest.raises(ValueError, match=f"h is {h}"):
         on_host().numerical_gradient(X, T, h, method)
 
 
@@ -347,7 +358,7 @@ def test_step_lost_in_rounding() -> None:
 
 
 def test_bad_method() -> None:
-    with pytest.raises(ValueError, match="method is 'magic'; it must be one of loop, batch"):
+    with pytest.raises(ValueError, match="method is 'magic'"):
         on_host().numerical_gradient(X, T, method="magic")  # type: ignore[arg-type]
 
 
@@ -383,15 +394,158 @@ def test_huge_inputs_have_differences() -> None:
 
 def test_bad_networks() -> None:
     shared = Sigmoid()
-    with pytest.raises(ValueError, match=r"layers\[3\] is layers\[1\] again; each layer and each"):
+    with pytest.raises(ArgumentError, match=r"^layers holds the layer 3 twice"):
         Network([Affine(W1), shared, Affine(W2), shared])
     square = np.eye(4)
-    with pytest.raises(ValueError, match="W2 is W1 again; each layer and each parameter must be"):
-        Network([Affine(square), Sigmoid(), Affine(square)])
+    for other in (square, square.T, square[::-1]):
+        with pytest.raises(ArgumentError, match=r"^W2 shares memory with W1"):
+            Network([Affine(square), Sigmoid(), Affine(other)])
+    network = Network([Affine(square), Sigmoid(), Affine(square.copy())])
+    with pytest.raises(ArgumentError, match=r"^W1 shares memory with W2"):
+        network.params["W1"] = network.params["W2"].T
     with pytest.raises(TypeError, match="W1 has the type float32 and b1 float64; all must"):
         Network([Affine(W1.astype(np.float32), B1)])
-    with pytest.raises(ValueError, match="layers holds no Affine layer"):
+    with pytest.raises(ValueError, match=r"^layers holds no layer with parameters"):
         Network([Sigmoid()])
     for decay in (-1, np.nan, np.inf):
-        with pytest.raises(ValueError, match=f"weight_decay_lambda is {decay}; it must be 0 or"):
+        with pytest.raises(ValueError, match=f"weight_decay_lambda is {decay}"):
             Network([Affine(W1)], weight_decay_lambda=decay)
+
+
+# Layers of one's own
+
+
+class Scale:
+    """y = gamma·x + beta, one of each for every feature."""
+
+    def __init__(self, features: int) -> None:
+        rng = np.random.default_rng(5)
+        self.params: dict[str, Any] = {
+            "gamma": rng.standard_normal(features),
+            "beta": rng.standard_normal(features),
+        }
+        self.grads: dict[str, Any] = {}
+
+    def forward(self, x: Any) -> Any:
+        self.x = x
+        gamma, beta = self.params["gamma"], self.params["beta"]
+        # K copies of a parameter belong to K batches.
+        gamma, beta = (a if a.ndim == 1 else a[:, None, :] for a in (gamma, beta))
+        return gamma * x + beta
+
+    def backward(self, dout: Any) -> Any:
+        self.grads = {"gamma": (dout * self.x).sum(axis=0), "beta": dout.sum(axis=0)}
+        return dout * self.params["gamma"]
+
+
+def with_scales() -> Network:
+    layers = [Affine(W1.copy(), B1.copy()), Scale(5), Sigmoid(), Affine(W2.copy(), B2.copy())]
+    return Network([*layers, Scale(3)], weight_decay_lambda=0.1)
+
+
+def test_any_layer_may_have_parameters() -> None:
+    network = with_scales()
+    names = ["W1", "b1", "gamma1", "beta1", "W2", "b2", "gamma2", "beta2"]
+    assert list(network.params) == names
+    assert network.params["gamma2"] is network.layers[4].params["gamma"]
+    report = check_gradients(network, X, T, method="batched")
+    assert list(report.checks) == names
+    assert report.ok, str(report)
+    before = float(network.loss(X, T))
+    trainer = Trainer(network, X, T, mini_batch_size=7, iterations=50, verbose=False, seed=0)
+    assert trainer.train().stopped == "finished"
+    assert network.loss(X, T) < 0.8 * before
+
+
+def test_a_backward_that_forgets_a_gradient() -> None:
+    class Forgetful(Scale):
+        def backward(self, dout: Any) -> Any:
+            super().backward(dout)
+            del self.grads["beta"]
+            return dout
+
+    network = Network([Affine(W1.copy()), Forgetful(5)])
+    with pytest.raises(TypeError, match=r"Forgetful.backward has set no grads\['beta'\]"):
+        network.gradient(X, T)
+
+
+def test_a_difference_that_belongs_to_another_forward() -> None:
+    class LeakyRelu(Relu):
+        def forward(self, x: Any) -> Any:
+            self.x = x
+            return np.where(x > 0, x, 0.1 * x)
+
+    class HalfLoss(SoftmaxWithLoss):
+        def forward(self, x: Any, t: Any) -> Any:
+            return super().forward(x, t) / 2
+
+    for layers, loss, name in (
+        ([Affine(W1.copy()), LeakyRelu()], None, "LeakyRelu"),
+        ([Affine(W1.copy())], HalfLoss(), "HalfLoss"),
+    ):
+        with pytest.raises(TypeError, match=rf"{name} has a forward of its own"):
+            Network(layers, loss).numerical_gradient(X, T)
+    patched = Relu()
+    patched.forward = lambda x: 2 * x  # type: ignore[method-assign]
+    with pytest.raises(TypeError, match="Relu has a forward of its own"):
+        Network([Affine(W1.copy()), patched]).numerical_gradient(X, T)
+
+
+# Copies, threads, memory
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))])
+def test_copies(copied: Any) -> None:
+    network = on_host()
+    other = copied(network)
+    np.testing.assert_array_equal(other.scores(X), network.scores(X))
+    other.params["W1"][...] = 0
+    assert (network.params["W1"] == W1).all()
+    assert copied(network.backend) == network.backend
+    trainers = [Trainer(on_host(), X, T, mini_batch_size=2, iterations=9, seed=1, verbose=False)]
+    trainers.append(copied(trainers[0]))
+    histories = [trainer.train() for trainer in trainers]
+    np.testing.assert_array_equal(histories[0].losses, histories[1].losses)
+    np.testing.assert_array_equal(copied(histories[0]).losses, histories[0].losses)
+
+
+def test_threads_take_turns() -> None:
+    network = on_host()
+    rng = np.random.default_rng(0)
+    batches = [(rng.standard_normal((n, 4)), rng.integers(0, 3, n)) for n in range(1, 9)]
+    calls = [network.gradient, network.numerical_gradient]
+    expected = [call(*batch)["W1"] for batch in batches for call in calls]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(20):
+            found = pool.map(
+                lambda job: job[1](*job[0])["W1"], [(b, call) for b in batches for call in calls]
+            )
+            for ours, theirs in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+
+
+def test_blas_has_its_threads_back_after_overlapping_differences() -> None:
+    before = [pool["num_threads"] for pool in threadpool_info()]
+    network = MultiLayerNet(20, [30, 30], 3, seed=0, backend="numpy")
+    x, t = np.ones((5, 20)), np.zeros(5, int)
+    networks = [copy.deepcopy(network) for _ in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        for _ in range(5):
+            list(pool.map(lambda net: net.numerical_gradient(x, t), networks))
+    assert [pool["num_threads"] for pool in threadpool_info()] == before
+
+
+@pytest.mark.parametrize("sizes", [(4, 6000), (10, 20, 1500)])
+def test_many_classes_within_the_budget(sizes: tuple[int, ...]) -> None:
+    network = MultiLayerNet(sizes[0], sizes[1:-1], sizes[-1], "tanh", seed=0, backend="numpy")
+    rng = np.random.default_rng(0)
+    x, t = rng.random((20, sizes[0])), rng.integers(0, sizes[-1], 20)
+    budget = 2**25
+    tracemalloc.start()
+    try:
+        network.numerical_gradient(x, t, max_memory=budget)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # Beside the changes there are the scores of the batch, some ten times.
+    assert peak < budget + 12 * 8 * 20 * sizes[-1]

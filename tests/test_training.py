@@ -18,6 +18,7 @@ from dlfs_gpu.models import MultiLayerNet, TwoLayerNet
 from dlfs_gpu.network import Network
 from dlfs_gpu.optimizers import SGD, Adam
 from dlfs_gpu.training import History, Trainer
+from dlfs_gpu.training.update import Update
 
 FEATURES, CLASSES = 4, 3
 
@@ -176,7 +177,7 @@ class TestRepeating:
         history = trainer(network, seed=seed, optimizer="adam", epochs=4, **options).train()
         return history.losses, state(network)
 
-    @pytest.mark.parametrize("gradient", ["backprop", "numerical"])
+    @pytest.mark.parametrize("gradient", ["backprop", "difference"])
     def test_same_seed_same_bits(self, gradient: str) -> None:
         (losses, params), (losses2, params2) = (self.run(gradient=gradient) for _ in range(2))
         np.testing.assert_array_equal(losses, losses2)
@@ -370,14 +371,14 @@ class TestEnding:
         learner = trainer(
             network, optimizer_param={"lr": 1e3}, epochs=50, x_val=x, t_val=t, patience=40
         )
-        update, done = learner._update, itertools.count(1)
+        update, done = Update.__call__, itertools.count(1)
 
-        def interrupted(rows: Any) -> Any:
+        def interrupted(self: Update, rows: Any) -> Any:
             if next(done) == 8:
                 raise KeyboardInterrupt
-            return update(rows)
+            return update(self, rows)
 
-        monkeypatch.setattr(learner, "_update", interrupted)
+        monkeypatch.setattr(Update, "__call__", interrupted)
         with pytest.raises(KeyboardInterrupt):
             learner.train()
         history = learner.history
@@ -397,8 +398,8 @@ class TestShown:
         lines = err.splitlines()
         assert [int(line.split()[1]) for line in lines] == [0, 3, 6, 7]
         assert lines[-1] == (
-            f"update      7  loss {history.losses[-1]:.4f}  train {history.train_accuracy[-1]:.4f}"
-            f"  test {history.test_accuracy[-1]:.4f}  val_loss {history.val_loss[-1]:.4f}"
+            f"iteration      7  loss {history.losses[-1]:.4f}"
+            f"  train {history.train_accuracy[-1]:.4f}  test {history.test_accuracy[-1]:.4f}  val_loss {history.val_loss[-1]:.4f}"
         )
 
     def test_of_many_epochs_some_forty(self, capfd: pytest.CaptureFixture[str]) -> None:
@@ -442,9 +443,9 @@ X, T = blobs()
         ({"t_train": T[:7]}, ValueError, r"t_train has shape \(7,\); .*must have.* \(30,\)"),
         ({"t_train": T + 1}, ValueError, "t_train holds the label 3; .* 3 classes are 0 to 2"),
         ({"t_train": T - 1}, ValueError, "t_train holds the label -1"),
-        ({"t_train": T * 1.0}, TypeError, "t_train holds .* labels must be integers"),
-        ({"x_test": X}, ValueError, "x_test is given and t_test is None; give both"),
-        ({"t_val": T}, ValueError, "t_val is given and x_val is None; give both"),
+        ({"t_train": T * 1.0}, TypeError, "t_train: t holds"),
+        ({"x_test": X}, ValueError, "^t_test is None"),
+        ({"t_val": T}, ValueError, "^x_val is None"),
         ({"x_train": X[:0], "t_train": T[:0]}, ValueError, "x_train.* the batch is empty"),
         (
             {"x_train": array_api_strict.asarray(X), "t_train": array_api_strict.asarray(T)},
@@ -452,8 +453,8 @@ X, T = blobs()
             r"x_train.* backend 'numpy': pass network.backend.asarray\(x\)",
         ),
         ({"mini_batch_size": 31}, ValueError, "batch_size is 31; .* number of samples, 30"),
-        ({"mini_batch_size": 0}, ValueError, "batch_size is 0; it must be at least 1"),
-        ({"mini_batch_size": 2.5}, TypeError, "batch_size is 2.5; it must be an integer"),
+        ({"mini_batch_size": 0}, ValueError, "^mini_batch_size is 0"),
+        ({"mini_batch_size": 2.5}, ValueError, "^mini_batch_size is 2.5"),
         ({"optimizer": "sgdm"}, ValueError, "optimizer is 'sgdm'; it must be one of sgd, mom"),
         ({"optimizer_param": {"lr": 0}}, ValueError, "lr is 0; it must be positive and finite"),
         ({"optimizer_param": {"lr": -0.1}}, ValueError, "lr is -0.1; it must be positive"),
