@@ -19,6 +19,7 @@ from dlfs_gpu.layers import Affine, Dropout, Identity, Relu, Sigmoid, Tanh
 from dlfs_gpu.losses import MeanSquaredError, SigmoidWithLoss, SoftmaxWithLoss, SumSquaredError
 from dlfs_gpu.models import MultiLayerNet, SimpleNet, TwoLayerNet
 from dlfs_gpu.network import Network
+from dlfs_gpu.protocols import Layer
 
 LOSSES: list[Any] = [
     (SoftmaxWithLoss, "labels"),
@@ -298,7 +299,7 @@ def test_bits_do_not_depend_on_threads_or_memory(sizes: tuple[int, ...], sparse:
 def test_on_a_device(lib: Library) -> None:
     rng = np.random.default_rng(0)
     host = MultiLayerNet(5, [7, 6], 3, "sigmoid", 1.0, seed=0, dtype="float64", backend="numpy")
-    layers = [
+    layers: list[Layer] = [
         Affine(lib.asarray(layer.W), lib.asarray(layer.b)) if isinstance(layer, Affine) else layer
         for layer in host.layers
     ]
@@ -362,6 +363,9 @@ def test_layer_without_difference() -> None:
     class Shift:
         def forward(self, x: Any) -> Any:
             return x + 1
+
+        def backward(self, dout: Any) -> Any:
+            return dout
 
     network = Network([Affine(np.eye(3)), Shift()])
     x, t = np.ones((2, 3)), np.array([0, 1])

@@ -15,6 +15,7 @@ from dlfs_gpu.layers import Affine, Dropout, Identity, Relu, Sigmoid, Tanh
 from dlfs_gpu.losses import MeanSquaredError, SigmoidWithLoss, SoftmaxWithLoss, SumSquaredError
 from dlfs_gpu.models import MultiLayerNet, TwoLayerNet
 from dlfs_gpu.network import Network
+from dlfs_gpu.protocols import Layer
 
 ACTIVATIONS = [Sigmoid, Relu, Tanh, Identity]
 DTYPES = ["float32", "float64"]
@@ -36,7 +37,7 @@ def make(
     inputs, hidden, outputs = SIZES
     W1, b1 = rng.standard_normal((inputs, hidden)), rng.standard_normal(hidden)
     W2, b2 = rng.standard_normal((hidden, outputs)), rng.standard_normal(outputs)
-    layers = [
+    layers: list[Layer] = [
         first(W1.astype(dtype), b1.astype(dtype)),
         activation(),
         Affine(W2.astype(dtype), b2.astype(dtype)),
@@ -366,7 +367,7 @@ def test_units_that_cancel(seed: int) -> None:
     rng = np.random.default_rng(seed)
     first, second = rng.standard_normal((5, 4)), rng.standard_normal((8, 3))
     second[4:] = -second[:4]
-    layers = [
+    layers: list[Layer] = [
         Affine(np.hstack([first, first]), np.full(8, 0.5)),
         Relu(),
         Affine(second, np.zeros(3)),

@@ -52,7 +52,7 @@ def test_affine_without_bias(lib: Library) -> None:
 def test_affine_promotes_integers() -> None:
     layer = Affine(np.array([[1, 2]]), np.array([0, 1]))
     np.testing.assert_array_equal(layer.forward(np.array([[0.5]])), [[0.5, 2]])
-    assert layer.W.dtype == layer.b.dtype == np.float64  # type: ignore[union-attr]
+    assert layer.W.dtype == layer.b.dtype == np.float64
 
 
 def test_bad_affine() -> None:

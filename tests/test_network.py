@@ -21,6 +21,7 @@ from dlfs_gpu.layers import Affine, Dropout, Relu, Sigmoid, Tanh
 from dlfs_gpu.losses import MeanSquaredError, SigmoidWithLoss, SoftmaxWithLoss, SumSquaredError
 from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.network import Network
+from dlfs_gpu.protocols import Layer
 from dlfs_gpu.training import Trainer
 
 RNG = np.random.default_rng(0)
@@ -37,7 +38,7 @@ def make(lib: Library, loss: Any = None, decay: float = 0.0) -> Network:
 
 def on_host(loss: Any = None, decay: float = 0.0) -> Network:
     """The same on NumPy in float64, with parameters of its own."""
-    layers = [Affine(W1.copy(), B1.copy()), Sigmoid(), Affine(W2.copy(), B2.copy())]
+    layers: list[Layer] = [Affine(W1.copy(), B1.copy()), Sigmoid(), Affine(W2.copy(), B2.copy())]
     return Network(layers, loss, decay)
 
 
@@ -218,7 +219,13 @@ def test_gradients_agree(loss: Any, t: np.ndarray, lib: Library) -> None:
 
 def test_gradient_against_pytorch() -> None:
     torch = pytest.importorskip("torch")
-    layers = [Affine(W1, B1), Tanh(), Affine(W2, B2), Relu(), Affine(W1[:3], B1.copy())]
+    layers: list[Layer] = [
+        Affine(W1, B1),
+        Tanh(),
+        Affine(W2, B2),
+        Relu(),
+        Affine(W1[:3], B1.copy()),
+    ]
     t = np.array([4, 0, 1, 2, 3, 3, 1])
     leaves = [torch.tensor(a, requires_grad=True) for a in (W1, B1, W2, B2, W1[:3], B1)]
     out = torch.tanh(torch.tensor(X) @ leaves[0] + leaves[1])
@@ -393,7 +400,7 @@ def test_huge_inputs_have_differences() -> None:
 
 
 def test_bad_networks() -> None:
-    shared = Sigmoid()
+    shared: Layer = Sigmoid()
     with pytest.raises(ArgumentError, match=r"^layers holds the layer 3 twice"):
         Network([Affine(W1), shared, Affine(W2), shared])
     square = np.eye(4)
@@ -439,7 +446,12 @@ class Scale:
 
 
 def with_scales() -> Network:
-    layers = [Affine(W1.copy(), B1.copy()), Scale(5), Sigmoid(), Affine(W2.copy(), B2.copy())]
+    layers: list[Layer] = [
+        Affine(W1.copy(), B1.copy()),
+        Scale(5),
+        Sigmoid(),
+        Affine(W2.copy(), B2.copy()),
+    ]
     return Network([*layers, Scale(3)], weight_decay_lambda=0.1)
 
 
@@ -479,10 +491,11 @@ def test_a_difference_that_belongs_to_another_forward() -> None:
         def forward(self, x: Any, t: Any) -> Any:
             return super().forward(x, t) / 2
 
-    for layers, loss, name in (
+    cases: list[tuple[list[Layer], Any, str]] = [
         ([Affine(W1.copy()), LeakyRelu()], None, "LeakyRelu"),
         ([Affine(W1.copy())], HalfLoss(), "HalfLoss"),
-    ):
+    ]
+    for layers, loss, name in cases:
         with pytest.raises(TypeError, match=rf"{name} has a forward of its own"):
             Network(layers, loss).numerical_gradient(X, T)
     patched = Relu()

@@ -17,6 +17,7 @@ from dlfs_gpu.layers import Affine, Sigmoid
 from dlfs_gpu.models import MultiLayerNet, TwoLayerNet
 from dlfs_gpu.network import Network
 from dlfs_gpu.optimizers import SGD, Adam
+from dlfs_gpu.protocols import Layer
 from dlfs_gpu.training import History, Trainer
 from dlfs_gpu.training.update import Update
 
@@ -211,7 +212,7 @@ class TestRepeating:
 
         def learn(library: Library) -> tuple[Network, History]:
             put = library.asarray
-            layers = [Affine(put(W1), put(np.zeros(5))), Sigmoid()]
+            layers: list[Layer] = [Affine(put(W1), put(np.zeros(5))), Sigmoid()]
             network = Network([*layers, Affine(put(W2), put(np.zeros(CLASSES)))])
             x, t = map(put, blobs())
             learner = Trainer(network, x, t, x, t, 30, 10, verbose=False, seed=0)
@@ -399,7 +400,8 @@ class TestShown:
         assert [int(line.split()[1]) for line in lines] == [0, 3, 6, 7]
         assert lines[-1] == (
             f"iteration      7  loss {history.losses[-1]:.4f}"
-            f"  train {history.train_accuracy[-1]:.4f}  test {history.test_accuracy[-1]:.4f}  val_loss {history.val_loss[-1]:.4f}"
+            f"  train {history.train_accuracy[-1]:.4f}"
+            f"  test {history.test_accuracy[-1]:.4f}  val_loss {history.val_loss[-1]:.4f}"
         )
 
     def test_of_many_epochs_some_forty(self, capfd: pytest.CaptureFixture[str]) -> None:

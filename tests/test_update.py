@@ -290,7 +290,7 @@ def test_layers_that_are_changed_after_a_while(monkeypatch: pytest.MonkeyPatch) 
 def test_indices_out_of_range() -> None:
     x, t = samples(NUMPY64)
     for gradient in ("backprop", "difference"):
-        update = Update(stack(NUMPY64), SGD(0.3), x, t, BATCH, gradient)  # type: ignore[arg-type]
+        update = Update(stack(NUMPY64), SGD(0.3), x, t, BATCH, gradient)
         with pytest.raises(IndexError):
             update(np.full(BATCH, N))
     # Negative ones count from the end, as everywhere.
