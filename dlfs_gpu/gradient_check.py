@@ -190,7 +190,7 @@ def check_gradients(
     evaluated = method != "difference"
     if tolerance is None:
         tolerance = _EVALUATION_TOLERANCE if evaluated else _DIFFERENCE_TOLERANCE
-    with network._lock, network.params.replaced(network._wide_params()):
+    with network._lock, network.params.replaced(network.params.in_float64()):
         x, t = network._check(x, t)
         if h is None:
             h = _EVALUATION_STEP if evaluated else _difference_step(network, x)

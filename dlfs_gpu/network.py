@@ -240,7 +240,7 @@ class Network:
         """Return the gradient, given that of the scores, (N, C), just after a forward pass."""
         for layer in reversed(self.layers):
             dout = layer.backward(dout)
-        return self._with_decay(self.params.gradients())
+        return self._with_decay(self.params.collect([getattr(a, "grads", {}) for a in self.layers]))
 
     def _loss_and_differences(
         self,
@@ -257,31 +257,21 @@ class Network:
         the loss would lose digits where targets are near the predictions.
         """
         xp = namespace_of(x)
-        grads: dict[str, Array] = {}
-        with self.params.replaced(self._wide_params()):
+        with self.params.replaced(self.params.in_float64()):
             loss = self._loss(xp.astype(x, xp.float64, copy=False), t, training=True)
             gradients = difference_gradients(
                 self.layers, self.loss_layer, h, x.dtype, max_memory=max_memory, threads=threads
             )
-        for layer, values in zip(self.layers, gradients, strict=True):
-            grads |= self.params.named(layer, values)
-        return xp.astype(loss, x.dtype, copy=False), self._with_decay(grads)
-
-    def _wide_params(self) -> dict[str, Array]:
-        """Return the parameters in float64; those that are so already, themselves."""
-        params = self.params
-        xp = array_namespace(**params)
-        return {key: xp.astype(p, xp.float64, copy=False) for key, p in params.items()}
+        grads = self._with_decay(self.params.collect(gradients))
+        return xp.astype(loss, x.dtype, copy=False), grads
 
     def _with_decay(self, grads: dict[str, Array]) -> dict[str, Array]:
         """Return gradients of the loss, weight decay added: of ½λW² any difference is λW too."""
         decay = self.weight_decay_lambda
-        if not decay:
-            return grads
-        return {
-            key: grad + decay * self.params[key] if grad.ndim > 1 else grad
-            for key, grad in grads.items()
-        }
+        if decay:
+            weights = (key for key, grad in grads.items() if grad.ndim > 1)
+            grads |= {key: grads[key] + decay * self.params[key] for key in weights}
+        return grads
 
     def _forward(self, x: Array, training: bool) -> Array:
         """Return the output of the last layer for a batch (N, I), with dropout on or off."""
