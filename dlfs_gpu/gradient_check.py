@@ -11,7 +11,7 @@ from array_api_compat import device
 
 from dlfs_gpu._validation import ArgumentError, Array, check_positive, namespace_of
 from dlfs_gpu.network import GradientMethod, Network
-from dlfs_gpu.protocols import Elementwise, Kinked, Linear
+from dlfs_gpu.protocols import is_linear
 from dlfs_gpu.training.fused import FusedGradient, labels_of, replaceable
 
 # The layers' differences lose no digits to a small step. One that changes outputs by no more than
@@ -233,7 +233,7 @@ def _fused_gradient(network: Network, x: Array, t: Array) -> tuple[Array, dict[s
 def _difference_step(network: Network, x: Array) -> float:
     """Return a step that changes no layer's output, at first, by more than the reach wanted."""
     network._forward(x, training=True)
-    inputs = [layer.x for layer in network.layers if isinstance(layer, Linear)]
+    inputs = [layer.x for layer in network.layers if is_linear(layer)]
     return _DIFFERENCE_REACH / max([1.0, *(_largest(values) for values in inputs)])
 
 
@@ -250,16 +250,16 @@ def _kinks(network: Network, x: Array, h: float) -> int:
     change: Any = 0.0
     error: Any = eps * xp.abs(x)
     for layer in network.layers:
-        if isinstance(layer, Kinked):
+        if hasattr(layer, "kinks"):
             count += layer.kinks(change + error)
-        if isinstance(layer, Linear):
+        if is_linear(layer):
             size = xp.abs(layer.params["W"])
             error = (error + eps * xp.abs(layer.x)) @ size
             if "b" in layer.params:
                 error = error + eps * xp.abs(layer.params["b"])
             widest = float(xp.max(xp.sum(size, axis=0)))
             change = max(change * widest, h * max(1.0, _largest(layer.x)))
-        elif isinstance(layer, Elementwise):
+        elif hasattr(layer, "lipschitz"):
             change, error = change * layer.lipschitz, error * layer.lipschitz
     return count
 

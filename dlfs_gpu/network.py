@@ -24,11 +24,11 @@ from dlfs_gpu.differences.stack import difference_gradients
 from dlfs_gpu.gradient import numerical_gradient
 from dlfs_gpu.losses import SoftmaxWithLoss
 from dlfs_gpu.parameters import Parameters, refuse_shared_memory
-from dlfs_gpu.protocols import Elementwise, Layer, Loss, Random, Switched
+from dlfs_gpu.protocols import Layer, Loss
 
 GradientMethod = Literal["loop", "batched", "difference"]
 
-# Samples at once when scores are computed, so that whole data sets need little memory.
+# Samples at once when scores are computed, at most.
 _EVALUATION_BATCH = 10_000
 
 
@@ -228,7 +228,7 @@ class Network:
     def freeze_dropout(self) -> None:
         """Make every layer that draws at random keep what it draws next."""
         for layer in self.layers:
-            if isinstance(layer, Random):
+            if hasattr(layer, "frozen"):
                 layer.frozen = True
 
     def _loss_and_gradient(self, x: Array, t: Array) -> tuple[Array, dict[str, Array]]:
@@ -276,7 +276,7 @@ class Network:
     def _forward(self, x: Array, training: bool) -> Array:
         """Return the output of the last layer for a batch (N, I), with dropout on or off."""
         for layer in self.layers:
-            if isinstance(layer, Switched):
+            if hasattr(layer, "train_flg"):
                 layer.train_flg = training
             x = layer.forward(x)
         return x
@@ -326,16 +326,13 @@ class Network:
 
     def _outputs(self, x: Array) -> int:
         """Return the number of scores for each sample."""
-        last = next((k for k in reversed(range(len(self.layers))) if self._has_weights(k)), None)
-        if last is not None and all(isinstance(a, Elementwise) for a in self.layers[last + 1 :]):
-            return self.sizes[-1]
+        for layer in reversed(self.layers):
+            if _has_weights(layer):
+                return int(layer.params["W"].shape[1])
+            if not hasattr(layer, "lipschitz"):
+                break
         with self._lock:  # Of other layers, only trying tells.
             return int(self._forward(x[:1, ...], training=False).shape[-1])
-
-    def _has_weights(self, position: int) -> bool:
-        """Say whether a layer has a matrix W, as `sizes` takes it."""
-        W = getattr(self.layers[position], "params", {}).get("W")
-        return W is not None and W.ndim == 2
 
     def _inputs(self, x: Array) -> tuple[Array, bool]:
         """Return x as a batch (N, I) in the parameters' type, and whether it was one sample."""
@@ -348,7 +345,7 @@ class Network:
                 f"x is a {type(x).__module__.split('.')[0]} array, but the network is on the "
                 f"backend {self.backend.name!r}: pass network.backend.asarray(x)"
             ) from None
-        features = self.sizes[0] if self._has_weights(0) else x.shape[-1] if x.ndim else 0
+        features = self.sizes[0] if _has_weights(self.layers[0]) else x.shape[-1] if x.ndim else 0
         if x.ndim not in (1, 2) or x.shape[-1] != features:
             raise ArgumentError(
                 "x", f"has shape {tuple(x.shape)}; it must be (N, {features}) or ({features},)"
@@ -362,7 +359,7 @@ class Network:
     def _refuse_random(self) -> None:
         """Raise ArgumentError if a layer draws at random in every pass."""
         for layer in self.layers:
-            if isinstance(layer, Random) and not layer.frozen:
+            if not getattr(layer, "frozen", True):
                 raise ArgumentError(
                     "network",
                     f"has a {type(layer).__name__} layer that draws anew at every pass, so losses "
@@ -400,3 +397,8 @@ class Network:
         return numerical_gradient(
             loss, param, h, method=method, max_memory=budget, progress=progress
         )
+
+
+def _has_weights(layer: Any) -> bool:
+    W = getattr(layer, "params", {}).get("W")
+    return W is not None and W.ndim == 2

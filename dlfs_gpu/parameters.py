@@ -13,7 +13,6 @@ import numpy as np
 from array_api_compat import is_cupy_array, is_numpy_array
 
 from dlfs_gpu._validation import ArgumentError, Array, array_namespace
-from dlfs_gpu.protocols import Trainable
 
 
 class Parameters(MutableMapping[str, Array]):
@@ -33,7 +32,7 @@ class Parameters(MutableMapping[str, Array]):
         self._places: dict[str, tuple[int, str]] = {}
         used: defaultdict[str, int] = defaultdict(int)
         for position, layer in enumerate(layers):
-            if isinstance(layer, Trainable) and layer.params:
+            if getattr(layer, "params", None):
                 number = 1 + max(used[name] for name in layer.params)
                 for name in layer.params:
                     used[name] = number
