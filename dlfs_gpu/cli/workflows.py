@@ -17,7 +17,6 @@ import numpy as np
 from dlfs_gpu._files import check_readable, output_folder, whole_file, whole_results
 from dlfs_gpu._validation import Array, is_finite, namespace_of
 from dlfs_gpu.backend import Backend
-from dlfs_gpu.chapter4.figures import plot_confusion_matrix, plot_curves
 from dlfs_gpu.checkpoint import Model, load_model, save_model
 from dlfs_gpu.cli.signals import stop_on_signals
 from dlfs_gpu.cli.sources import Data, Source, check_source, load_data
@@ -26,10 +25,11 @@ from dlfs_gpu.gradient_check import GradientReport, check_gradients
 from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.network import GradientMethod
 from dlfs_gpu.training import Trainer
+from dlfs_gpu.training.curves import plot_curves
 from dlfs_gpu.training.update import GradientKind
 
 RESULTS = ("history.csv", "curves.png", "model.safetensors", "summary.json")
-_ANSWERS = ("confusion_matrix.png", "predictions.csv")
+_ANSWERS = ("predictions.csv",)
 
 
 def default_folder(source: Source) -> Path:
@@ -280,7 +280,6 @@ def predict(
     truth = np.asarray([place[label] for label in labels.tolist()])
     np.add.at(matrix, (truth, answers), 1)
     if folder is not None:
-        plot_confusion_matrix(matrix, model.classes, folder / "confusion_matrix.png")
         with (
             whole_file(folder / "predictions.csv") as part,
             part.open("w", newline="", encoding="utf-8") as file,
