@@ -266,8 +266,11 @@ def _check_files(folder: Path, result: Report) -> None:
     assert {path.name for path in folder.iterdir()} == {"index.html", "report.json", *names}
 
 
-def _browse(page: Path, tmp_path: Path) -> tuple[int, str]:
-    """Open a page 390 pixels wide; return the width of its content, and the console's lines."""
+def _browse(page: Path, tmp_path: Path) -> tuple[int, int, str]:
+    """Open a page 390 pixels wide; return what the browser makes of it.
+
+    That is the width of its content, that of the first cell of its tables, and the console's lines.
+    """
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("Chromium is not installed")
@@ -275,7 +278,9 @@ def _browse(page: Path, tmp_path: Path) -> tuple[int, str]:
     frame = page.parent / "frame.html"
     frame.write_text(
         f'<iframe width="390" height="800" style="border: 0" src="{page.name}" onload="'
-        'document.title = this.contentDocument.documentElement.scrollWidth"></iframe>'
+        "const cell = this.contentDocument.querySelector('td'); "
+        "document.title = this.contentDocument.documentElement.scrollWidth + ' ' + "
+        '(cell ? cell.offsetWidth : 0)"></iframe>'
     )
     command = [
         chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
@@ -285,19 +290,22 @@ def _browse(page: Path, tmp_path: Path) -> tuple[int, str]:
         "--virtual-time-budget=10000", "--dump-dom", frame.as_uri(),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    width = int(done.stdout.partition("<title>")[2].partition("<")[0])
-    return width, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+    width, cell = done.stdout.partition("<title>")[2].partition("<")[0].split()
+    console = "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+    return int(width), int(cell), console
 
 
 @pytest.mark.parametrize("name", ["descent", "errata"])
 def test_page_fits_a_phone_and_has_no_console_errors(tmp_path: Path, name: str) -> None:
     run_chapter4(tmp_path / "out", backend="numpy", only=name, progress=False)
-    assert _browse(tmp_path / "out" / "index.html", tmp_path) == (390, "")
+    width, first_cell, console = _browse(tmp_path / "out" / "index.html", tmp_path)
+    assert (width, console) == (390, "")
+    assert first_cell > 300, "names have a line of their own"
 
 
 def test_browser_would_show_a_page_that_is_too_wide_or_broken(tmp_path: Path) -> None:
     page = tmp_path / "index.html"
     page.write_text('<p style="width: 600px">wide</p><script>nonsense()</script>')
-    width, console = _browse(page, tmp_path)
+    width, _, console = _browse(page, tmp_path)
     assert width > 600
     assert "nonsense is not defined" in console

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -137,7 +138,7 @@ def _simple_net(backend: Backend) -> list[Check | Plot]:
 
 def _two_layer_net(backend: Backend) -> list[Check | Plot]:
     @functools.cache
-    def params() -> dict[str, Array]:
+    def params() -> Mapping[str, Array]:
         return TwoLayerNet(784, 50, 10, seed=0, backend=backend).params
 
     def count() -> int:
@@ -186,7 +187,7 @@ def _gradients(backend: Backend) -> list[Check | Plot]:
     def apart(one: np.ndarray, other: np.ndarray) -> float:
         return float(np.linalg.norm(one - other) / np.linalg.norm(other))
 
-    steps = [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3]
+    steps = [1e-5, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3]
 
     @functools.cache
     def errors(dtype: str) -> GradientErrors:
