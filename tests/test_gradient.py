@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from errors import refused
 from libraries import Library
 from smooth_functions import KINDS
 
@@ -29,11 +30,6 @@ Scheme = Literal["central", "forward"]
 
 each_method = pytest.mark.parametrize("method", ["loop", "batched"])
 each_scheme = pytest.mark.parametrize("scheme", ["central", "forward"])
-
-
-def refused(argument: str) -> Any:
-    """Expect an ArgumentError that names this argument."""
-    return pytest.raises(ArgumentError, match=f"^{argument} ")
 
 
 def mixed(x: Any) -> Any:
