@@ -23,6 +23,7 @@ from dlfs_gpu.functions import (
     identity_function,
     log_softmax,
     mean_squared_error,
+    one_hot,
     relu,
     relu_grad,
     sigmoid,
@@ -44,7 +45,7 @@ from dlfs_gpu.gradient import (
 from dlfs_gpu.gradient_check import GradientReport, check_gradients
 from dlfs_gpu.layers import Affine, Dropout, Identity, Relu, Sigmoid, Tanh
 from dlfs_gpu.losses import MeanSquaredError, SigmoidWithLoss, SoftmaxWithLoss, SumSquaredError
-from dlfs_gpu.models import MultiLayerNet, SimpleNet, TwoLayerNet
+from dlfs_gpu.models import MultiLayerNet, SimpleNet, TwoLayerNet, simpleNet
 from dlfs_gpu.network import Network
 from dlfs_gpu.optimizers import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSprop
 from dlfs_gpu.training import History, Trainer
@@ -104,6 +105,7 @@ __all__ = [
     "sigmoid",
     "sigmoid_cross_entropy",
     "sigmoid_grad",
+    "simpleNet",
     "softmax",
     "softmax_cross_entropy",
     "softmax_loss",

@@ -83,7 +83,8 @@ def check_choice(name: str, value: Any, choices: Iterable[Choice]) -> Choice:
 def check_dtype(dtype: Any) -> Literal["float32", "float64"]:
     """Return the name of a floating-point type, given by its name or as a type."""
     try:
-        name = np.dtype(dtype).name
+        # NumPy takes None for float64.
+        name = dtype if dtype is None else np.dtype(dtype).name
     except TypeError:
         name = dtype
     return check_choice("dtype", name, ("float32", "float64"))
