@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.harness import Device, GradientPeer, Job, TrainingPeer
+from benchmarks.peers import GradientPeer, Job, TrainingPeer
 from benchmarks.work import Work
 
 Array = NDArray[np.float64]
@@ -52,7 +52,8 @@ class Network:
     """The chapter's TwoLayerNet, with as many layers as the work has (4.5.1)."""
 
     def __init__(self, work: Work) -> None:
-        self.params = work.weights()
+        arrays = work.weights()
+        self.params = list(zip(arrays[::2], arrays[1::2], strict=True))
         self.activation, self.slope = {
             "sigmoid": (sigmoid, sigmoid_grad),
             "relu": (relu, relu_grad),
@@ -87,8 +88,8 @@ class Network:
 class Training(TrainingPeer):
     """Backpropagation and SGD, with a second forward pass for the loss (4.5.2)."""
 
-    def __init__(self, work: Work, device: Device) -> None:
-        super().__init__(work, device)
+    def __init__(self, work: Work, gpu: bool) -> None:
+        super().__init__(work, gpu)
         self.x, labels = work.images()
         self.t = np.eye(work.sizes[-1])[labels]
         self.network = Network(work)
@@ -97,7 +98,7 @@ class Training(TrainingPeer):
         """Train.
 
         The chapter takes the loss after the update; here it is taken before, for the same time,
-        so that all rows record the same number.
+        so that all record the same number.
         """
         losses = []
         for rows in job:
@@ -115,8 +116,8 @@ class LoopGradient(GradientPeer):
 
     elements = 200
 
-    def __init__(self, work: Work, device: Device) -> None:
-        super().__init__(work, device)
+    def __init__(self, work: Work, gpu: bool) -> None:
+        super().__init__(work, gpu)
         self.x, labels = work.minibatch()
         self.t = np.eye(work.sizes[-1])[labels]
         self.network = Network(work)

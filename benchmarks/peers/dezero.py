@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Device, Job, TrainingPeer
+from benchmarks.peers import Job, TrainingPeer
 from benchmarks.work import Work
 
 
 class Training(TrainingPeer):
     """`dezero.models.MLP` and `dezero.optimizers.SGD`."""
 
-    def __init__(self, work: Work, device: Device) -> None:
-        super().__init__(work, device)
+    def __init__(self, work: Work, gpu: bool) -> None:
+        super().__init__(work, gpu)
         # DeZero 0.0.13 still uses a name that NumPy dropped in 1.24.
         vars(np).setdefault("int", int)
         with warnings.catch_warnings():
@@ -25,8 +25,9 @@ class Training(TrainingPeer):
         self.functions = dezero.functions
         activation = getattr(dezero.functions, work.activation)
         self.model = dezero.models.MLP(work.sizes[1:], activation)
-        for layer, (W, b) in zip(self.model.layers, work.weights(), strict=True):
-            layer.W.data, layer.b.data = W.astype(np.float32), b.astype(np.float32)
+        arrays = [array.astype(np.float32) for array in work.weights()]
+        for layer, W, b in zip(self.model.layers, arrays[::2], arrays[1::2], strict=True):
+            layer.W.data, layer.b.data = W, b
         self.optimizer = dezero.optimizers.SGD(work.lr).setup(self.model)
         self.x, self.t = work.images()
 

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-from typing import Any
+from typing import Any, ClassVar, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
-from benchmarks.harness import Device, GradientPeer, Job, Peer, TrainingPeer
+from benchmarks.peers import GradientPeer, Job, Peer, TrainingPeer, Values
 from benchmarks.work import Work
+from benchmarks.worker import PeerError
 from dlfs_gpu.backend import Backend, get_backend
-from dlfs_gpu.gradient import numerical_gradient
-from dlfs_gpu.losses import as_one_hot
+from dlfs_gpu.gradient import Method, numerical_gradient
 from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.optimizers import SGD
 from dlfs_gpu.training.update import Update
 
 
 class _Library(Peer):
-    dtype = "float32"
-
-    def __init__(self, work: Work, device: Device) -> None:
-        super().__init__(work, device)
-        self.backend = get_backend("cupy" if device == "GPU" else "numpy")
-        if device == "GPU":
-            self.pool = self.backend.xp.get_default_memory_pool()
-        self.network = network(work, self.backend, self.dtype)
+    def __init__(self, work: Work, gpu: bool) -> None:
+        super().__init__(work, gpu)
+        self.backend = get_backend("cupy" if gpu else "numpy")
 
     def synchronize(self) -> None:
         """Wait for the device."""
@@ -37,86 +29,130 @@ class _Library(Peer):
 class Training(_Library, TrainingPeer):
     """`Update` in float32, the default."""
 
-    def __init__(self, work: Work, device: Device) -> None:
-        super().__init__(work, device)
+    def __init__(self, work: Work, gpu: bool) -> None:
+        super().__init__(work, gpu)
         x, t = map(self.backend.asarray, work.images())
-        x, t = self.network.check(x, t)
-        self.update = Update(self.network, SGD(work.lr), x, t, work.batch)
+        self.update = Update(network(work, self.backend), SGD(work.lr), x, t, work.batch)
 
     def run(self, job: Job) -> list[Any]:
         """Train."""
         return [self.update(rows) for rows in self.backend.asarray(job)]
 
 
-class DifferenceGradient(_Library, GradientPeer):
-    """``numerical_gradient(method="difference")`` of all parameters."""
+class NetworkGradient(_Library, GradientPeer):
+    """``Network.numerical_gradient`` by differences, of all parameters."""
 
-    def __init__(self, work: Work, device: Device) -> None:
-        super().__init__(work, device)
+    def __init__(self, work: Work, gpu: bool) -> None:
+        super().__init__(work, gpu)
+        self.network = network(work, self.backend)
         self.x, self.t = map(self.backend.asarray, work.minibatch())
 
-    def run(self, job: Job) -> dict[str, Any]:
+    def run(self, job: Job) -> Any:
         """Differentiate."""
         return self.network.numerical_gradient(self.x, self.t, self.work.h)
 
-    def values(self, results: dict[str, Any]) -> NDArray[np.float64]:
+    def values(self, results: Any) -> Values:
         """Return the gradient as one vector."""
-        arrays = [self.backend.to_numpy(results[key]).ravel() for key in self.network.params]
-        return np.concatenate(arrays).astype(np.float64)
+        return _joined([self.backend.to_numpy(grad) for grad in results.values()])
 
 
-class BatchedGradient(_Library, GradientPeer):
-    """``numerical_gradient(method="batched")``, of a part of the parameters to extrapolate from."""
+class _FunctionGradient(_Library, GradientPeer):
+    """`numerical_gradient` of plain NumPy code, of the work's variables."""
 
-    elements = 1000
+    def __init__(self, work: Work, gpu: bool) -> None:
+        super().__init__(work, gpu)
+        x, labels = work.minibatch()
+        self.x = self.backend.asarray(x)
+        self.t = self.backend.asarray(np.eye(work.sizes[-1], dtype=np.float32)[labels])
+        self.params = [self.backend.asarray(array, "float32") for array in work.weights()]
 
-    def __init__(self, work: Work, device: Device) -> None:
-        super().__init__(work, device)
-        x, t = map(self.backend.asarray, work.minibatch())
-        self.x, t = self.network.check(x, t)
-        self.t = as_one_hot(t, work.sizes[-1], self.network.dtype)
-        self.flat = self.backend.asarray(work.flat_weights(), self.dtype)
+    def loss(self, variables: list[Any]) -> Any:
+        """Return the mean loss, or one for each of the variables stacked along a new first axis."""
+        params = variables + self.params[len(variables) :]
+        x = self.x
+        *hidden, (W, b) = zip(params[::2], params[1::2], strict=True)
+        for V, c in hidden:
+            x = x @ V + c[..., None, :]
+            x = 1 / (1 + np.exp(-x)) if self.work.activation == "sigmoid" else np.maximum(x, 0)
+        scores = x @ W + b[..., None, :]
+        e = np.exp(scores - np.max(scores, axis=-1, keepdims=True))
+        y = e / np.sum(e, axis=-1, keepdims=True)
+        return -np.mean(np.sum(self.t * np.log(y), axis=-1), axis=-1)
+
+    def values(self, results: Any) -> Values:
+        """Return the derivatives as one vector."""
+        return super().values(self.backend.to_numpy(results)).ravel()
+
+
+class DifferenceGradient(_FunctionGradient):
+    """``method="difference"``, of all elements of W1."""
+
+    def __init__(self, work: Work, gpu: bool) -> None:
+        super().__init__(work, gpu)
+        if "difference" not in get_args(Method):
+            raise PeerError("numerical_gradient has no method='difference' for functions yet")
+
+    def run(self, job: Job) -> Any:
+        """Differentiate."""
+        method: Any = "difference"
+        return numerical_gradient(
+            lambda W1: self.loss([W1]), self.params[0], self.work.h, method=method
+        )
+
+
+class LoopGradient(_FunctionGradient):
+    """``method="loop"``, of a part of the elements to extrapolate from."""
+
+    elements = 200
+    method: ClassVar[Method] = "loop"
 
     def run(self, job: Job) -> Any:
         """Differentiate."""
         elements = self.backend.asarray(job)
+        variables = self.params[: len(self.work.variables())]
+        flat = self.backend.xp.concatenate([array.ravel() for array in variables])
 
         def losses(moved: Any) -> Any:
-            stacked = self.backend.xp.tile(self.flat, (len(moved), 1))
-            stacked[:, elements] = moved
-            return self.network.mean_loss(self.x, self.t, training=True, **self._params(stacked))
+            stack = moved.shape[:-1]
+            copies = self.backend.xp.tile(flat, (*stack, 1))
+            copies[..., elements] = moved
+            parts, start = [], 0
+            for array in variables:
+                part = copies[..., start : start + array.size]
+                parts.append(part.reshape(*stack, *array.shape))
+                start += array.size
+            return self.loss(parts)
 
-        # As many copies of all parameters at once as fit the library's default budget.
+        # As many copies of all variables at once as fit the library's default budget.
         budget = 2**28 * len(job) // self.work.parameters
-        x = self.flat[elements]
-        return numerical_gradient(losses, x, self.work.h, method="batched", max_memory=budget)
-
-    def values(self, results: Any) -> NDArray[np.float64]:
-        """Return the derivatives."""
-        return self.backend.to_numpy(results).astype(np.float64)
-
-    def _params(self, stacked: Any) -> dict[str, Any]:
-        params, start = {}, 0
-        for key, param in self.network.params.items():
-            stop = start + math.prod(param.shape)
-            params[key] = stacked[:, start:stop].reshape(-1, *param.shape)
-            start = stop
-        return params
+        x = flat[elements]
+        return numerical_gradient(
+            losses, x, self.work.h, method=self.method, max_memory=budget
+        )
 
 
-def network(work: Work, backend: Backend, dtype: str) -> MultiLayerNet:
+class BatchedGradient(LoopGradient):
+    """``method="batched"``, of a part of the elements to extrapolate from."""
+
+    elements = 1000
+    method = "batched"
+
+
+def network(work: Work, backend: Backend, dtype: str = "float32") -> MultiLayerNet:
     """Return the network of a work with its weights."""
     inputs, *hidden, classes = work.sizes
     result = MultiLayerNet(inputs, hidden, classes, work.activation, dtype=dtype, backend=backend)
-    arrays = itertools.chain.from_iterable(work.weights())
-    for key, array in zip(result.params, arrays, strict=True):
+    for key, array in zip(result.params, work.weights(), strict=True):
         result.params[key] = backend.asarray(array, dtype)
     return result
 
 
-def reference_gradient(work: Work) -> NDArray[np.float64]:
-    """Return the central differences of all parameters in float64, as one vector."""
-    place = get_backend("numpy")
+def reference_gradient(work: Work) -> Values:
+    """Return the central differences of the variables in float64, as one vector."""
     x, t = work.minibatch()
-    grads = network(work, place, "float64").numerical_gradient(x, t, work.h)
-    return np.concatenate([grad.ravel() for grad in grads.values()])
+    grads = network(work, get_backend("numpy"), "float64").numerical_gradient(x, t, work.h)
+    return _joined(list(grads.values()))[: work.parameters]
+
+
+def _joined(arrays: list[Any]) -> Values:
+    return np.concatenate([array.ravel() for array in arrays]).astype(np.float64)

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import importlib
 import itertools
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from benchmarks.harness import Device, GradientPeer, Job, Peer, TrainingPeer
+from benchmarks.peers import GradientPeer, Job, Peer, TrainingPeer, Values
 from benchmarks.work import Work
 
 
 class _Torch(Peer):
-    def __init__(self, work: Work, device: Device) -> None:
-        super().__init__(work, device)
+    def __init__(self, work: Work, gpu: bool) -> None:
+        super().__init__(work, gpu)
         # Imported by name: torch may not be there, and its type hints are no part of this.
         self.torch: Any = importlib.import_module("torch")
         self.functional = self.torch.nn.functional
-        self.place = "cuda" if device == "GPU" else "cpu"
+        self.device = "cuda" if gpu else "cpu"
         self.activation = getattr(self.torch, work.activation)
 
     def tensor(self, array: Any, dtype: Any = None) -> Any:
         """Put an array on the device."""
-        return self.torch.asarray(array, dtype=dtype, device=self.place)
+        return self.torch.asarray(array, dtype=dtype, device=self.device)
 
     def synchronize(self) -> None:
         """Wait for the device."""
-        if self.device == "GPU":
+        if self.gpu:
             self.torch.cuda.synchronize()
 
     def loss(self, params: list[Any], x: Any, t: Any) -> Any:
@@ -41,21 +40,20 @@ class _Torch(Peer):
 
     def params(self) -> list[Any]:
         """Return W and b of each layer, W transposed as PyTorch keeps it."""
-        arrays = [array for W, b in self.work.weights() for array in (W.T.copy(), b)]
-        return [self.tensor(array, self.torch.float32) for array in arrays]
+        return [self.tensor(array.T.copy(), self.torch.float32) for array in self.work.weights()]
 
 
 class EagerTraining(_Torch, TrainingPeer):
     """Modules, autograd and `torch.optim.SGD`."""
 
-    def __init__(self, work: Work, device: Device) -> None:
-        super().__init__(work, device)
+    def __init__(self, work: Work, gpu: bool) -> None:
+        super().__init__(work, gpu)
         nn = self.torch.nn
         activation = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU}[work.activation]
         layers: list[Any] = []
         for n, m in itertools.pairwise(work.sizes):
             layers += [nn.Linear(n, m), activation()]
-        self.model = nn.Sequential(*layers[:-1]).to(self.place)
+        self.model = nn.Sequential(*layers[:-1]).to(self.device)
         with self.torch.no_grad():
             for mine, start in zip(self.model.parameters(), self.params(), strict=True):
                 mine.copy_(start)
@@ -81,8 +79,8 @@ class CompiledTraining(_Torch, TrainingPeer):
     on the CPU the wrapper in C++ saves half of what is left. On a GPU CUDA graphs are asked for.
     """
 
-    def __init__(self, work: Work, device: Device) -> None:
-        super().__init__(work, device)
+    def __init__(self, work: Work, gpu: bool) -> None:
+        super().__init__(work, gpu)
         torch, lr = self.torch, work.lr
         torch._dynamo.reset()
         self.x, self.t = map(self.tensor, work.images())
@@ -94,7 +92,7 @@ class CompiledTraining(_Torch, TrainingPeer):
                 param.sub_(grad, alpha=lr)
             return loss
 
-        if device == "GPU":
+        if gpu:
             self.step = torch.compile(step, fullgraph=True, mode="reduce-overhead")
         else:
             self.step = torch.compile(step, fullgraph=True, options={"cpp_wrapper": True})
@@ -106,30 +104,33 @@ class CompiledTraining(_Torch, TrainingPeer):
             for rows in self.tensor(job):
                 loss = self.step(self.weights, self.x, self.t, rows)
                 # CUDA graphs write each loss where the last one was.
-                losses.append(loss.clone() if self.device == "GPU" else loss)
+                losses.append(loss.clone() if self.gpu else loss)
         return losses
 
 
 class VmapGradient(_Torch, GradientPeer):
-    """`torch.func.vmap` over perturbations of all parameters as one vector."""
+    """`torch.func.vmap` over perturbations of all variables as one vector."""
 
     elements = 1000
-    # What was fastest of 10 to 1,000 on two cores; a GPU takes all at once.
-    chunks: ClassVar[dict[Device, int]] = {"CPU": 50, "GPU": 1000}
 
-    def __init__(self, work: Work, device: Device) -> None:
-        super().__init__(work, device)
+    def __init__(self, work: Work, gpu: bool) -> None:
+        super().__init__(work, gpu)
         self.x, self.t = map(self.tensor, work.minibatch())
         # As NumPy lays them out, so that an element is the same one everywhere.
-        self.flat = self.tensor(work.flat_weights(), self.torch.float32)
-        self.shapes = [array.shape for layer in work.weights() for array in layer]
-        self.sizes = [int(np.prod(shape)) for shape in self.shapes]
+        variables = work.variables()
+        flat = np.concatenate([array.ravel() for array in variables])
+        self.flat = self.tensor(flat, self.torch.float32)
+        self.shapes = [array.shape for array in variables]
+        self.sizes = [array.size for array in variables]
+        self.fixed = self.params()[len(variables) :]
+        # What was fastest of 10 to 1,000 on two cores; a GPU takes all at once.
+        self.chunk = 1000 if gpu else 50
 
     def flat_loss(self, flat: Any) -> Any:
-        """Return the loss for all parameters in one vector."""
+        """Return the loss for all variables in one vector."""
         parts = zip(flat.split(self.sizes), self.shapes, strict=True)
         params = [part.view(shape).mT if len(shape) == 2 else part for part, shape in parts]
-        return self.loss(params, self.x, self.t)
+        return self.loss(params + self.fixed, self.x, self.t)
 
     def run(self, job: Job) -> Any:
         """Differentiate."""
@@ -137,12 +138,12 @@ class VmapGradient(_Torch, GradientPeer):
         losses = self.torch.func.vmap(self.flat_loss)
         parts = []
         with self.torch.no_grad():
-            for elements in self.tensor(job).split(self.chunks[self.device]):
-                step = self.torch.zeros(len(elements), len(self.flat), device=self.place)
+            for elements in self.tensor(job).split(self.chunk):
+                step = self.torch.zeros(len(elements), len(self.flat), device=self.device)
                 step.scatter_(1, elements[:, None], h)
                 parts.append((losses(self.flat + step) - losses(self.flat - step)) / (2 * h))
         return self.torch.cat(parts)
 
-    def values(self, results: Any) -> NDArray[np.float64]:
+    def values(self, results: Any) -> Values:
         """Return the derivatives."""
-        return np.asarray(results.cpu(), dtype=np.float64)
+        return super().values(results.cpu())

@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import Any, ClassVar
+from typing import Any
 
-from benchmarks.harness import Device, GradientPeer, Job, Peer, TrainingPeer
+from benchmarks.peers import GradientPeer, Job, Peer, TrainingPeer
 from benchmarks.work import Work
 
 
 class _Jax(Peer):
-    def __init__(self, work: Work, device: Device) -> None:
-        super().__init__(work, device)
+    def __init__(self, work: Work, gpu: bool) -> None:
+        super().__init__(work, gpu)
         # Without this the first JAX process would take most of the GPU's memory.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         self.jax: Any = importlib.import_module("jax")
-        self.jax.config.update("jax_platforms", "cuda" if device == "GPU" else "cpu")
+        self.jax.config.update("jax_platforms", "cuda" if gpu else "cpu")
         # True float32, as the others compute by default, not TF32.
         self.jax.config.update("jax_default_matmul_precision", "highest")
         self.activation = {"sigmoid": self.jax.nn.sigmoid, "relu": self.jax.nn.relu}[
             work.activation
         ]
-        self.params = [
-            (self.jax.numpy.asarray(W, "float32"), self.jax.numpy.asarray(b, "float32"))
-            for W, b in work.weights()
-        ]
+        self.params = [self.jax.numpy.asarray(array, "float32") for array in work.weights()]
 
     def loss(self, params: Any, x: Any, t: Any) -> Any:
         """Return the loss."""
-        for W, b in params[:-1]:
-            x = self.activation(x @ W + b)
-        W, b = params[-1]
+        *hidden, (W, b) = zip(params[::2], params[1::2], strict=True)
+        for V, c in hidden:
+            x = self.activation(x @ V + c)
         log_y = self.jax.nn.log_softmax(x @ W + b)
         return -self.jax.numpy.take_along_axis(log_y, t[:, None], axis=1).mean()
 
@@ -39,8 +36,8 @@ class _Jax(Peer):
 class StepTraining(_Jax, TrainingPeer):
     """One `jax.jit` call for each update, gather included."""
 
-    def __init__(self, work: Work, device: Device) -> None:
-        super().__init__(work, device)
+    def __init__(self, work: Work, gpu: bool) -> None:
+        super().__init__(work, gpu)
         self.x, self.t = map(self.jax.numpy.asarray, work.images())
         self.compiled = self.jax.jit(self.step, donate_argnums=0)
 
@@ -66,8 +63,8 @@ class StepTraining(_Jax, TrainingPeer):
 class ScanTraining(StepTraining):
     """A whole block in one call, through `jax.lax.scan`."""
 
-    def __init__(self, work: Work, device: Device) -> None:
-        super().__init__(work, device)
+    def __init__(self, work: Work, gpu: bool) -> None:
+        super().__init__(work, gpu)
 
         def block(params: Any, x: Any, t: Any, job: Any) -> Any:
             return self.jax.lax.scan(lambda p, rows: self.step(p, x, t, rows), params, job)
@@ -81,17 +78,19 @@ class ScanTraining(StepTraining):
 
 
 class VmapGradient(_Jax, GradientPeer):
-    """`jax.vmap` over perturbed elements, compiled, a chunk at a time."""
+    """`jax.vmap` over perturbed variables, compiled, a chunk at a time."""
 
     elements = 1000
-    # What was fastest of 10 to 1,000 on two cores; a GPU takes all at once.
-    chunks: ClassVar[dict[Device, int]] = {"CPU": 10, "GPU": 1000}
 
-    def __init__(self, work: Work, device: Device) -> None:
-        super().__init__(work, device)
+    def __init__(self, work: Work, gpu: bool) -> None:
+        super().__init__(work, gpu)
         self.x, self.t = map(self.jax.numpy.asarray, work.minibatch())
         flatten_util = importlib.import_module("jax.flatten_util")
-        self.flat, self.unflatten = flatten_util.ravel_pytree(self.params)
+        count = len(work.variables())
+        self.flat, self.unflatten = flatten_util.ravel_pytree(self.params[:count])
+        self.fixed = self.params[count:]
+        # What was fastest of 10 to 1,000 on two cores; a GPU takes all at once.
+        self.chunk = 1000 if gpu else 10
         self.compiled = self.jax.jit(self.differences)
         self.results: Any = ()
 
@@ -100,11 +99,11 @@ class VmapGradient(_Jax, GradientPeer):
         h = self.work.h
 
         def difference(element: Any) -> Any:
-            upper = self.loss(self.unflatten(flat.at[element].add(h)), x, t)
-            lower = self.loss(self.unflatten(flat.at[element].add(-h)), x, t)
-            return (upper - lower) / (2 * h)
+            upper = self.unflatten(flat.at[element].add(h)) + self.fixed
+            lower = self.unflatten(flat.at[element].add(-h)) + self.fixed
+            return (self.loss(upper, x, t) - self.loss(lower, x, t)) / (2 * h)
 
-        return self.jax.lax.map(difference, elements, batch_size=self.chunks[self.device])
+        return self.jax.lax.map(difference, elements, batch_size=self.chunk)
 
     def run(self, job: Job) -> Any:
         """Differentiate."""
