@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from benchmarks.report import digits, duration
+from benchmarks.report import digits, duration, megabytes
 
 _COLORS = {
     "the chapter": "#7a7a7a",
@@ -22,7 +22,7 @@ _COLORS = {
     "jax": "#2e86ab",
     "DeZero": "#66a182",
 }
-_MARKERS = "osD^v<>PX*h8p"
+_MARKERS = "osD^v<>PX*h8pd"
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
@@ -40,7 +40,8 @@ def _comparison(results: dict[str, Any]) -> Figure:
     bottom = ["sizes"] * len(top) if "training" in sections else []
     figure = Figure(figsize=(5.5 * max(len(top), 2), 9), layout="constrained")
     figure.suptitle(_where_and_when(results))
-    axes = figure.subplot_mosaic([row for row in (top, bottom) if row])
+    rows: list[Any] = [row for row in (top, bottom) if row]
+    axes = figure.subplot_mosaic(rows)
     for name in top:
         _times(axes[name], sections[name]["entries"][0])
     if bottom:
@@ -60,8 +61,7 @@ def _times(ax: Axes, entry: dict[str, Any]) -> None:
         if "speedup" in result:
             text += f", {digits(result['speedup'])}×"
         for title, error in result["errors"].items():
-            if title.startswith("error"):
-                text += f"\n{title}: {error:.0e}"
+            text += f"\n{title}: {error:.0e}"
         offset: dict[str, Any] = {"xytext": (9, 0), "textcoords": "offset points"}
         ax.annotate(text, (result["quartiles"][1], place), **offset, va="center", fontsize=8)
     ax.set_yticks(range(len(results)), [result["name"] for result in results])
@@ -71,28 +71,25 @@ def _times(ax: Axes, entry: dict[str, Any]) -> None:
     _log(ax, "x", [result["median"] for result in results], duration)
     left, right = ax.get_xlim()
     # Room for the words on the right.
-    ax.set_xlim(left, right * (right / left) ** 0.7)
-    ax.xaxis.set_major_locator(LogLocator(subs=(1,)))
+    ax.set_xlim(left, right * right / left)
+    ax.xaxis.set_major_locator(LogLocator(subs=(1,), numticks=5))
     ax.grid(axis="x", alpha=0.3)
     ax.set_title(entry["title"].replace(": ", "\n"))
 
 
 def _speedups(ax: Axes, entries: list[dict[str, Any]]) -> None:
     """Draw how many times as fast as the chapter each competitor is, a work in each column."""
-    names = list({result["name"]: None for entry in entries for result in _timed(entry)[1:]})
-    times: list[float] = [1.0]
-    for number, name in enumerate(names):
-        points = [
-            (place, result["speedup"])
-            for place, entry in enumerate(entries)
-            for result in _timed(entry)
-            if result["name"] == name and "speedup" in result
-        ]
-        times += [speedup for _, speedup in points]
+    points: dict[str, list[tuple[int, float]]] = {}
+    for place, entry in enumerate(entries):
+        for result in _timed(entry):
+            if "speedup" in result and result["name"] != "the chapter's way":
+                points.setdefault(result["name"], []).append((place, result["speedup"]))
+    for marker, (name, line) in zip(_MARKERS, points.items(), strict=False):
         ax.scatter(
-            *np.transpose(points),
+            [place for place, _ in line],
+            [speedup for _, speedup in line],
             s=90 if _is_ours(name) else 50,
-            marker=_MARKERS[number % len(_MARKERS)],
+            marker=marker,
             color=_color(name),
             edgecolor="black",
             linewidth=1.2 if _is_ours(name) else 0.3,
@@ -100,7 +97,8 @@ def _speedups(ax: Axes, entries: list[dict[str, Any]]) -> None:
             label=name,
         )
     ax.axhline(1, color=_COLORS["the chapter"], label="the chapter's way")
-    _log(ax, "y", times, lambda times: f"{times:g}×")
+    speedups = [speedup for line in points.values() for _, speedup in line]
+    _log(ax, "y", [1, *speedups], lambda times: f"{times:g}×")
     ax.grid(axis="y", alpha=0.3)
     ax.set_title("How many times as fast as the chapter's way")
     titles = [entry["title"].replace("One update of ", "") for entry in entries]
@@ -111,18 +109,33 @@ def _speedups(ax: Axes, entries: list[dict[str, Any]]) -> None:
 
 def _scaling(results: dict[str, Any]) -> Figure:
     entries = results["sections"]["scaling"]["entries"]
-    all_series = list({entry["series"]: None for entry in entries})
-    figure = Figure(figsize=(3.5 * len(all_series), 6.5), layout="constrained")
+    series = list({entry["series"]: None for entry in entries})
+    names = list({entry["name"]: None for entry in entries})
+    figure = Figure(figsize=(3.5 * len(series), 6.5), layout="constrained")
     figure.suptitle(_where_and_when(results))
-    columns = figure.subplots(2, len(all_series), sharex="col", squeeze=False).T
-    for (above, below), series in zip(columns, all_series, strict=True):
-        chosen = sorted(
-            (entry for entry in entries if entry["series"] == series), key=lambda e: e["size"]
-        )
-        for name, color in zip(
-            sorted({entry["name"] for entry in chosen}), ("#76b900", "#d1495b")
-        ):
-            pass
+    axes = figure.subplots(2, len(series), sharex="col", squeeze=False)
+    for (above, below), growing in zip(axes.T, series, strict=True):
+        chosen = [entry for entry in entries if entry["series"] == growing]
+        for name, color in zip(names, ("#d1495b", "#76b900"), strict=False):
+            points = [
+                (entry["size"], entry["median"], entry["peak_bytes"])
+                for entry in sorted(chosen, key=lambda entry: float(entry["size"]))
+                if entry["name"] == name
+            ]
+            size, median, peak = np.transpose(points)
+            above.plot(size, median, "o-", color=color, label=name)
+            below.plot(size, peak, "o-", color=color, label=name)
+        _log(above, "x", [entry["size"] for entry in chosen], lambda x: f"{x:,.0f}", subs=(1,))
+        _log(above, "y", [entry["median"] for entry in chosen], duration)
+        _log(below, "y", [entry["peak_bytes"] for entry in chosen], megabytes)
+        what, _, size_of = growing.partition(": ")
+        above.set_title(f"One {what}")
+        below.set_xlabel(size_of)
+        for ax in (above, below):
+            ax.grid(alpha=0.3)
+            ax.legend(frameon=False)
+    axes[0, 0].set_ylabel("time")
+    axes[1, 0].set_ylabel("peak memory")
     return figure
 
 
@@ -141,3 +154,22 @@ def _log(
     axis.set_major_locator(LogLocator(subs=subs))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(lambda value, _: text(value))
+
+
+def _timed(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    return [result for result in entry["results"] if "median" in result]
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith("dlfs_gpu")
+
+
+def _color(name: str) -> str:
+    return next(color for start, color in _COLORS.items() if name.startswith(start))
+
+
+def _where_and_when(results: dict[str, Any]) -> str:
+    here = results["machine"]
+    dates = sorted({section["date"][:10] for section in results["sections"].values()})
+    gpu = [here["gpu"]] if here["gpu"] else []
+    return " · ".join([f"{here['cpu']}, {here['cores']} cores", *gpu, ", ".join(dates)])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import math
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -17,8 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks import worker
-from benchmarks.peers import Job, Values
-from benchmarks.work import Work
+from benchmarks.work import Array, Job, Work
 
 # Threads of idle pools spin before they sleep (OpenBLAS for 2^26 ticks, about 30 ms): so long the
 # next competitor would not have the machine to itself.
@@ -33,35 +31,50 @@ class Competitor:
     ----------
     name : str
     peer : str
-        Its class in `benchmarks.peers` as ``"module:Class"``, imported only in its process.
+        Its function (see `benchmarks.peers`) as ``"module:function"``, imported in its process.
     package : str
         What must be installed for it.
+    elements : int or None
+        How many elements of a gradient a block takes, from which the time of all is
+        extrapolated; None for all of them.
+    has_gpu : bool
+        Whether it can run on a GPU too.
     gpu : bool
-        Whether it runs on the GPU.
+        Whether it does.
     """
 
     name: str
     peer: str
     package: str
+    elements: int | None = None
+    has_gpu: bool = True
     gpu: bool = False
 
 
 @dataclass(frozen=True)
-class Judge:
-    """Says how far the results of a block are off.
+class Task:
+    """What all competitors do, and how their results are judged.
 
     Attributes
     ----------
+    work : Work
+    job : callable
+        Returns what a block computes, given its number and the competitor's `elements`.
+    unit : int
+        Entries of a job that make a whole update or gradient.
     title : str
         What `error` returns, in words.
     error : callable
-        Maps a job and its values to a number.
+        Maps a job and its results to how far these are off.
     tolerance : float
-        What that may be at most.
+        How far they may be.
     """
 
+    work: Work
+    job: Callable[[int, int | None], Job]
+    unit: int
     title: str
-    error: Callable[[Job, Values], float]
+    error: Callable[[Job, Array], float]
     tolerance: float = math.inf
 
 
@@ -75,7 +88,7 @@ class Result:
     status : str
         ``"ok"``, ``"not installed"``, or what went wrong.
     errors : dict of str to float
-        What each judge made of the first block, by its title.
+        How far the first block's results are off, by the titles of the tasks.
     units : float
         Updates or gradients in a block; below 1, the time is extrapolated.
     seconds : list of float
@@ -111,46 +124,49 @@ class Comparison:
         for process in self._processes.values():
             process.shutdown()
 
-    def measure(self, work: Work, rounds: int, judge: Judge) -> list[Result]:
+    def measure(self, task: Task, rounds: int) -> list[Result]:
         """Run a first block of each competitor, judge it, then `rounds` timed blocks in turn.
 
         The order rotates from round to round. One that fails, or whose results are off by more
-        than the judge tolerates, is not timed; its status says why.
+        than the task tolerates, is not timed; its status says why.
         """
         pairs = [(competitor, Result(competitor.name)) for competitor in self.competitors]
         # No bar where nobody watches.
         with tqdm(total=len(pairs) * (rounds + 1), leave=False, disable=None) as bar:
-            for competitor, result in pairs:
-                bar.set_description(f"{work.name}: {result.name}")
-                with _noting_failure(result):
-                    self._start(competitor, result, work, judge)
-                bar.update()
-            for block in range(1, rounds + 1):
+            for block in range(rounds + 1):
                 first = block % len(pairs)
                 for competitor, result in pairs[first:] + pairs[:first]:
-                    bar.set_description(f"{work.name}: {result.name}")
-                    if result.status == "ok":
-                        with _noting_failure(result):
-                            self._time(competitor, result, block)
+                    bar.set_description(f"{task.work.name}: {result.name}")
+                    self._run(competitor, result, task, block)
                     bar.update()
         return [result for _, result in pairs]
 
-    def _start(self, competitor: Competitor, result: Result, work: Work, judge: Judge) -> None:
+    def _run(self, competitor: Competitor, result: Result, task: Task, block: int) -> None:
+        """Run a block, the first or a timed one, unless an earlier one failed."""
+        if result.status != "ok":
+            return
+        job = task.job(block, competitor.elements)
+        try:
+            if block == 0:
+                self._start(competitor, result, task, job)
+            else:
+                time.sleep(self.pause)
+                seconds = self._ask(competitor, worker.time_job, job)
+                result.seconds.append(seconds / result.units)
+        except worker.PeerError as error:
+            result.status = str(error)
+
+    def _start(self, competitor: Competitor, result: Result, task: Task, job: Job) -> None:
         if importlib.util.find_spec(competitor.package) is None:
             raise worker.PeerError("not installed")
-        arguments = competitor.peer, competitor.gpu, work
-        job, values, result.units = self._ask(competitor, worker.start, *arguments)
+        arguments = competitor.peer, competitor.gpu, task.work, job
+        values = self._ask(competitor, worker.start, *arguments)
         if not np.isfinite(values).all():
             raise worker.PeerError("failed: NaN or infinity among its results")
-        error = judge.error(job, values)
-        result.errors[judge.title] = error
-        if error > judge.tolerance:
-            raise worker.PeerError(f"not the same work: {judge.title} is {error:.1e}")
-
-    def _time(self, competitor: Competitor, result: Result, block: int) -> None:
-        time.sleep(self.pause)
-        seconds = self._ask(competitor, worker.time_block, block)
-        result.seconds.append(seconds / result.units)
+        result.units = len(job) / task.unit
+        result.errors[task.title] = task.error(job, values)
+        if result.errors[task.title] > task.tolerance:
+            raise worker.PeerError("failed: its results are not the same")
 
     def _ask(self, competitor: Competitor, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function in the competitor's process, which is started when it is first asked."""
@@ -159,15 +175,7 @@ class Comparison:
                 1, multiprocessing.get_context("spawn"), initializer=worker.prepare
             )
         try:
-            return self._processes[competitor].submit(function, *arguments).result()
+            return self._processes[competitor].submit(worker.call, function, *arguments).result()
         except BrokenProcessPool:
             del self._processes[competitor]
             raise worker.PeerError("failed: its process died") from None
-
-
-@contextlib.contextmanager
-def _noting_failure(result: Result) -> Iterator[None]:
-    try:
-        yield
-    except worker.PeerError as error:
-        result.status = str(error)

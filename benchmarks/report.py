@@ -23,6 +23,11 @@ def digits(x: float) -> str:
     return f"{x:,.0f}" if x >= 100 else f"{x:.3g}"
 
 
+def megabytes(size: float) -> str:
+    """Return a number of bytes in three digits: ``"3.4 MB"``."""
+    return f"{digits(size / 1e6)} MB"
+
+
 def tables(section: dict[str, Any]) -> str:
     """Return the tables of a section, or one of a section whose entries are sizes."""
     entries = section["entries"]
@@ -34,12 +39,12 @@ def tables(section: dict[str, Any]) -> str:
             each["series"],
             f"{each['size']:,}",
             duration(each["median"]),
-            f"{digits(each['peak_bytes'] / 1e6)} MB",
+            megabytes(each["peak_bytes"]),
         )
         for each in entries
     ]
     header = ("", "growing", "to", "median", "peak memory")
-    return _table("Time and memory as sizes grow", header, lines)
+    return _table("Time, and memory beside the data, as sizes grow", header, lines)
 
 
 def document(results: dict[str, Any]) -> str:
@@ -78,7 +83,7 @@ def _comparison(entry: dict[str, Any]) -> str:
     header = ("", "median", "quartiles", f"× {results[0]['name']}", *errors, "")
     lines = []
     for result in results:
-        off = (f"{result['errors'][e]:.0e}" if e in result["errors"] else "" for e in errors)
+        off = (f"{result['errors'][e]:.1e}" if e in result["errors"] else "" for e in errors)
         note = "" if result["status"] == "ok" else result["status"]
         timing = ("", "", "")
         if "median" in result:
@@ -86,8 +91,8 @@ def _comparison(entry: dict[str, Any]) -> str:
             speedup = digits(result["speedup"]) if "speedup" in result else ""
             timing = (duration(result["median"]), f"{duration(low)} to {duration(high)}", speedup)
             if result["units"] < 1:
-                parameters = round(result["units"] * entry["work"]["parameters"])
-                note = f"extrapolated from {parameters} parameters"
+                elements = round(result["units"] * entry["work"]["parameters"])
+                note = f"extrapolated from {elements} elements"
         lines.append((result["name"], *timing, *off, note))
     return _table(entry["title"], header, lines)
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[Any]
+Job: TypeAlias = NDArray[np.int64]
+Do: TypeAlias = Callable[[Job], Array]
 
 _SAMPLES = 60_000
 # What a timed block should compute, roughly, and the most updates it is given for that.
@@ -35,7 +40,7 @@ class Work:
         Learning rate of plain SGD.
     h : float
         Step of numerical gradients.
-    only_W1 : bool
+    only_w1 : bool
         Whether gradients are with respect to the first layer's weights alone.
     """
 
@@ -45,7 +50,7 @@ class Work:
     batch: int = 100
     lr: float = 0.1
     h: float = 1e-4
-    only_W1: bool = False
+    only_w1: bool = False
 
     @property
     def name(self) -> str:
@@ -58,7 +63,7 @@ class Work:
         weights = sum(n * m for n, m in itertools.pairwise(self.sizes))
         return max(5, min(_BLOCK_UPDATES, int(_BLOCK_FLOPS / (6 * self.batch * weights))))
 
-    def weights(self) -> list[NDArray[np.float64]]:
+    def weights(self) -> list[Array]:
         """Return W1, b1, W2, b2, ...: the chapter's 0.01·normal, or He's for ReLU; zeros.
 
         They are float32 numbers, so that all start from the same network in either type.
@@ -71,32 +76,33 @@ class Work:
             arrays += [W.astype(np.float64), np.zeros(m)]
         return arrays
 
-    def variables(self) -> list[NDArray[np.float64]]:
+    def variables(self) -> list[Array]:
         """Return those of the weights that gradients are with respect to."""
-        return self.weights()[:1] if self.only_W1 else self.weights()
+        return self.weights()[:1] if self.only_w1 else self.weights()
 
     @property
     def parameters(self) -> int:
         """Number of elements of the variables."""
         return sum(array.size for array in self.variables())
 
-    def images(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return all images, (samples, 784) between 0 and 1, and their labels."""
-        images, labels = self._stored()
-        return images / np.float32(255), labels
+    def images(self) -> tuple[Array, Array]:
+        """Return all images, (samples, 784) between 0 and 1 in float32, and their labels."""
+        images = np.load(self.data / "images.npy") / np.float32(255)
+        return images, np.load(self.data / "labels.npy")
 
-    def minibatch(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def minibatch(self) -> tuple[Array, Array]:
         """Return the images and labels of the first minibatch."""
-        images, labels = self._stored()
+        images, labels = self.images()
         rows = self.minibatches(0)[0]
-        return images[rows] / np.float32(255), labels[rows]
+        return images[rows], labels[rows]
 
-    def minibatches(self, block: int) -> NDArray[np.int64]:
+    def minibatches(self, block: int) -> Job:
         """Return the rows of a block's minibatches, (updates, batch), drawn with replacement."""
+        samples = len(np.load(self.data / "labels.npy"))
         rng = np.random.default_rng([1, block])
-        return rng.integers(len(self._stored()[1]), size=(self.updates, self.batch))
+        return rng.integers(samples, size=(self.updates, self.batch))
 
-    def elements(self, block: int, count: int | None) -> NDArray[np.int64]:
+    def elements(self, block: int, count: int | None) -> Job:
         """Return which elements of the variables a block moves: `count` at random, or all.
 
         They are counted through all variables laid end to end.
@@ -104,10 +110,6 @@ class Work:
         if count is None:
             return np.arange(self.parameters)
         return np.random.default_rng([2, block]).choice(self.parameters, count, replace=False)
-
-    def _stored(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        images = np.load(self.data / "images.npy", mmap_mode="r")
-        return images, np.load(self.data / "labels.npy")
 
 
 def write_data(folder: Path) -> str:

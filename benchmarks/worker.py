@@ -1,4 +1,4 @@
-"""What runs in the process of a competitor: its peer, and the clock."""
+"""What runs in the process of a competitor: what it does, and the clock."""
 
 from __future__ import annotations
 
@@ -8,22 +8,17 @@ import os
 import time
 import traceback
 from collections.abc import Callable
-from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any
 
 import numpy as np
 
-from benchmarks.peers import Job, Peer, Values
-from benchmarks.work import Work
+from benchmarks.work import Array, Do, Job, Work
 
 # Seconds that a timed block lasts at least.
 _BLOCK = 0.25
 
-_Arguments = ParamSpec("_Arguments")
-_Returned = TypeVar("_Returned")
-
-# The peer of this process.
-_peer: Peer
+# What this process does with a job.
+_do: Do
 
 
 class PeerError(Exception):
@@ -39,63 +34,40 @@ def prepare() -> None:
     np.zeros(31 * 2**20, np.uint8)
 
 
-def _explained(function: Callable[_Arguments, _Returned]) -> Callable[_Arguments, _Returned]:
-    """Make what a function raises a traceback here, and one line for the comparison."""
-
-    @wraps(function)
-    def explained(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Returned:
-        try:
-            return function(*args, **kwargs)
-        except PeerError:
-            raise
-        except Exception as error:
-            traceback.print_exc()
-            first_line = str(error).strip().partition("\n")[0]
-            raise PeerError(f"failed: {type(error).__name__}: {first_line}") from None
-
-    return explained
+def call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function; what it raises becomes a traceback here, and one line for the comparison."""
+    try:
+        return function(*arguments)
+    except PeerError:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        first_line = str(error).strip().partition("\n")[0]
+        raise PeerError(f"failed: {type(error).__name__}: {first_line}") from None
 
 
-@_explained
-def start(peer: str, gpu: bool, work: Work) -> tuple[Job, Values, float]:
-    """Make the peer for a work and run its first block, which compiles and warms up.
-
-    Returns
-    -------
-    job, values : array
-        What was asked for, and what came out.
-    units : float
-        Updates or gradients in a block.
-    """
-    global _peer
-    module, _, name = peer.partition(":")
-    _peer = getattr(importlib.import_module(module), name)(work, gpu)
-    job = _peer.job(0)
-    return job, _peer.values(_peer.run(job)), _peer.units(job)
+def start(peer: str, gpu: bool, work: Work, job: Job) -> Array:
+    """Make a peer for a work and return the results of its first job: it compiles, it warms up."""
+    global _do
+    module, _, function = peer.partition(":")
+    _do = getattr(importlib.import_module(module), function)(work, gpu)
+    return _do(job)
 
 
-@_explained
-def time_block(block: int) -> float:
-    """Return the seconds of another block.
+def time_job(job: Job) -> float:
+    """Return the seconds that a job takes.
 
     Caches and threads have gone cold while others ran: a job shorter than a block is done once
     before the clock is started, and then again and again.
     """
-    job = _peer.job(block)
-    seconds = timed(_peer, job)
+    seconds = _timed(job)
     if seconds < _BLOCK:
-        seconds = timed(_peer, job, repeats=math.ceil(_BLOCK / seconds))
+        seconds = _timed(job, repeats=math.ceil(_BLOCK / seconds))
     return seconds
 
 
-def timed(peer: Peer, job: Job, repeats: int = 1) -> float:
-    """Return the seconds that a job takes, on average over repeats: throughput.
-
-    The peer is waited for before the clock is read, both times.
-    """
-    peer.synchronize()
+def _timed(job: Job, repeats: int = 1) -> float:
     begun = time.perf_counter()
     for _ in range(repeats):
-        peer.run(job)
-    peer.synchronize()
+        _do(job)
     return (time.perf_counter() - begun) / repeats

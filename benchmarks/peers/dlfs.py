@@ -1,13 +1,12 @@
-"""dlfs_gpu itself."""
+"""dlfs_gpu itself, in float32."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, get_args
+from typing import Any, get_args
 
 import numpy as np
 
-from benchmarks.peers import GradientPeer, Job, Peer, TrainingPeer, Values
-from benchmarks.work import Work
+from benchmarks.work import Array, Do, Job, Work
 from benchmarks.worker import PeerError
 from dlfs_gpu.backend import Backend, get_backend
 from dlfs_gpu.gradient import Method, numerical_gradient
@@ -16,126 +15,52 @@ from dlfs_gpu.optimizers import SGD
 from dlfs_gpu.training.update import Update
 
 
-class _Library(Peer):
-    def __init__(self, work: Work, gpu: bool) -> None:
-        super().__init__(work, gpu)
-        self.backend = get_backend("cupy" if gpu else "numpy")
+def training(work: Work, gpu: bool) -> Do:
+    """`Update`, as `Trainer` calls it."""
+    backend = _backend(gpu)
+    x, t = map(backend.asarray, work.images())
+    update = Update(network(work, backend), SGD(work.lr), x, t, work.batch)
 
-    def synchronize(self) -> None:
-        """Wait for the device."""
-        self.backend.synchronize()
+    def do(job: Job) -> Array:
+        with update.threads():
+            losses = [update(rows) for rows in backend.asarray(job)]
+        return backend.to_numpy(backend.xp.stack(losses))
 
-
-class Training(_Library, TrainingPeer):
-    """`Update` in float32, the default."""
-
-    def __init__(self, work: Work, gpu: bool) -> None:
-        super().__init__(work, gpu)
-        x, t = map(self.backend.asarray, work.images())
-        self.update = Update(network(work, self.backend), SGD(work.lr), x, t, work.batch)
-
-    def run(self, job: Job) -> list[Any]:
-        """Train."""
-        return [self.update(rows) for rows in self.backend.asarray(job)]
+    return do
 
 
-class NetworkGradient(_Library, GradientPeer):
+def network_gradient(work: Work, gpu: bool) -> Do:
     """``Network.numerical_gradient`` by differences, of all parameters."""
-
-    def __init__(self, work: Work, gpu: bool) -> None:
-        super().__init__(work, gpu)
-        self.network = network(work, self.backend)
-        self.x, self.t = map(self.backend.asarray, work.minibatch())
-
-    def run(self, job: Job) -> Any:
-        """Differentiate."""
-        return self.network.numerical_gradient(self.x, self.t, self.work.h)
-
-    def values(self, results: Any) -> Values:
-        """Return the gradient as one vector."""
-        return _joined([self.backend.to_numpy(grad) for grad in results.values()])
+    backend = _backend(gpu)
+    stack = network(work, backend)
+    x, t = map(backend.asarray, work.minibatch())
+    return lambda _: _joined(backend, stack.numerical_gradient(x, t, work.h))
 
 
-class _FunctionGradient(_Library, GradientPeer):
-    """`numerical_gradient` of plain NumPy code, of the work's variables."""
+def function_gradient(work: Work, gpu: bool) -> Do:
+    """`numerical_gradient` by differences, of plain code as a function of W1."""
+    if "difference" not in get_args(Method):
+        raise PeerError("numerical_gradient has no method='difference' for functions yet")
+    backend = _backend(gpu)
+    loss = _plain_loss(work, backend)
+    W1 = backend.asarray(work.weights()[0], "float32")
+    options: Any = {"method": "difference"}
 
-    def __init__(self, work: Work, gpu: bool) -> None:
-        super().__init__(work, gpu)
-        x, labels = work.minibatch()
-        self.x = self.backend.asarray(x)
-        self.t = self.backend.asarray(np.eye(work.sizes[-1], dtype=np.float32)[labels])
-        self.params = [self.backend.asarray(array, "float32") for array in work.weights()]
+    def do(job: Job) -> Array:
+        grad = numerical_gradient(lambda W: loss([W]), W1, work.h, **options)
+        return backend.to_numpy(grad).ravel()
 
-    def loss(self, variables: list[Any]) -> Any:
-        """Return the mean loss, or one for each of the variables stacked along a new first axis."""
-        params = variables + self.params[len(variables) :]
-        x = self.x
-        *hidden, (W, b) = zip(params[::2], params[1::2], strict=True)
-        for V, c in hidden:
-            x = x @ V + c[..., None, :]
-            x = 1 / (1 + np.exp(-x)) if self.work.activation == "sigmoid" else np.maximum(x, 0)
-        scores = x @ W + b[..., None, :]
-        e = np.exp(scores - np.max(scores, axis=-1, keepdims=True))
-        y = e / np.sum(e, axis=-1, keepdims=True)
-        return -np.mean(np.sum(self.t * np.log(y), axis=-1), axis=-1)
-
-    def values(self, results: Any) -> Values:
-        """Return the derivatives as one vector."""
-        return super().values(self.backend.to_numpy(results)).ravel()
+    return do
 
 
-class DifferenceGradient(_FunctionGradient):
-    """``method="difference"``, of all elements of W1."""
-
-    def __init__(self, work: Work, gpu: bool) -> None:
-        super().__init__(work, gpu)
-        if "difference" not in get_args(Method):
-            raise PeerError("numerical_gradient has no method='difference' for functions yet")
-
-    def run(self, job: Job) -> Any:
-        """Differentiate."""
-        method: Any = "difference"
-        return numerical_gradient(
-            lambda W1: self.loss([W1]), self.params[0], self.work.h, method=method
-        )
+def loop_gradient(work: Work, gpu: bool) -> Do:
+    """`numerical_gradient` by evaluating plain code once for each point."""
+    return _evaluated(work, _backend(gpu), "loop")
 
 
-class LoopGradient(_FunctionGradient):
-    """``method="loop"``, of a part of the elements to extrapolate from."""
-
-    elements = 200
-    method: ClassVar[Method] = "loop"
-
-    def run(self, job: Job) -> Any:
-        """Differentiate."""
-        elements = self.backend.asarray(job)
-        variables = self.params[: len(self.work.variables())]
-        flat = self.backend.xp.concatenate([array.ravel() for array in variables])
-
-        def losses(moved: Any) -> Any:
-            stack = moved.shape[:-1]
-            copies = self.backend.xp.tile(flat, (*stack, 1))
-            copies[..., elements] = moved
-            parts, start = [], 0
-            for array in variables:
-                part = copies[..., start : start + array.size]
-                parts.append(part.reshape(*stack, *array.shape))
-                start += array.size
-            return self.loss(parts)
-
-        # As many copies of all variables at once as fit the library's default budget.
-        budget = 2**28 * len(job) // self.work.parameters
-        x = flat[elements]
-        return numerical_gradient(
-            losses, x, self.work.h, method=self.method, max_memory=budget
-        )
-
-
-class BatchedGradient(LoopGradient):
-    """``method="batched"``, of a part of the elements to extrapolate from."""
-
-    elements = 1000
-    method = "batched"
+def batched_gradient(work: Work, gpu: bool) -> Do:
+    """`numerical_gradient` by evaluating plain code on many points together."""
+    return _evaluated(work, _backend(gpu), "batched")
 
 
 def network(work: Work, backend: Backend, dtype: str = "float32") -> MultiLayerNet:
@@ -147,12 +72,67 @@ def network(work: Work, backend: Backend, dtype: str = "float32") -> MultiLayerN
     return result
 
 
-def reference_gradient(work: Work) -> Values:
+def reference_gradient(work: Work) -> Array:
     """Return the central differences of the variables in float64, as one vector."""
+    backend = get_backend("numpy")
     x, t = work.minibatch()
-    grads = network(work, get_backend("numpy"), "float64").numerical_gradient(x, t, work.h)
-    return _joined(list(grads.values()))[: work.parameters]
+    grads = network(work, backend, "float64").numerical_gradient(x, t, work.h)
+    return _joined(backend, grads)[: work.parameters]
 
 
-def _joined(arrays: list[Any]) -> Values:
-    return np.concatenate([array.ravel() for array in arrays]).astype(np.float64)
+def _backend(gpu: bool) -> Backend:
+    return get_backend("cupy" if gpu else "numpy")
+
+
+def _joined(backend: Backend, grads: dict[str, Any]) -> Array:
+    return np.concatenate([backend.to_numpy(grad).ravel() for grad in grads.values()])
+
+
+def _plain_loss(work: Work, backend: Backend) -> Any:
+    """Return the mean loss as a function of the variables, in plain NumPy code.
+
+    Of variables that are each stacked along a new first axis it returns a loss for each.
+    """
+    x, labels = work.minibatch()
+    x = backend.asarray(x)
+    t = backend.asarray(np.eye(work.sizes[-1], dtype=np.float32)[labels])
+    weights = [backend.asarray(array, "float32") for array in work.weights()]
+
+    def loss(variables: list[Any]) -> Any:
+        params = variables + weights[len(variables) :]
+        *hidden, (W, b) = zip(params[::2], params[1::2], strict=True)
+        z: Any = x
+        for V, c in hidden:
+            a = z @ V + c[..., None, :]
+            z = 1 / (1 + np.exp(-a)) if work.activation == "sigmoid" else np.maximum(a, 0)
+        scores = z @ W + b[..., None, :]
+        e = np.exp(scores - np.max(scores, axis=-1, keepdims=True))
+        y = e / np.sum(e, axis=-1, keepdims=True)
+        return -np.mean(np.sum(t * np.log(y), axis=-1), axis=-1)
+
+    return loss
+
+
+def _evaluated(work: Work, backend: Backend, method: Method) -> Do:
+    """Return a function that differentiates by those elements of the variables that it is given."""
+    loss = _plain_loss(work, backend)
+    variables = work.variables()
+    flat = backend.asarray(np.concatenate([array.ravel() for array in variables]), "float32")
+    ends = np.cumsum([array.size for array in variables])[:-1].tolist()
+
+    def do(job: Job) -> Array:
+        elements = backend.asarray(job)
+
+        def losses(moved: Any) -> Any:
+            copies = backend.xp.tile(flat, (*moved.shape[:-1], 1))
+            copies[..., elements] = moved
+            parts = zip(backend.xp.split(copies, ends, axis=-1), variables, strict=True)
+            return loss([part.reshape(*moved.shape[:-1], *a.shape) for part, a in parts])
+
+        # As many copies of all variables at once as fit the library's default budget.
+        budget = 2**28 * len(job) // work.parameters
+        x = flat[elements]
+        grad = numerical_gradient(losses, x, work.h, method=method, max_memory=budget)
+        return backend.to_numpy(grad)
+
+    return do

@@ -8,142 +8,116 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers import GradientPeer, Job, Peer, TrainingPeer, Values
-from benchmarks.work import Work
+from benchmarks.work import Array, Do, Job, Work
+
+# Imported by name, so that mypy takes it as it is.
+torch: Any = importlib.import_module("torch")
 
 
-class _Torch(Peer):
-    def __init__(self, work: Work, gpu: bool) -> None:
-        super().__init__(work, gpu)
-        # Imported by name: torch may not be there, and its type hints are no part of this.
-        self.torch: Any = importlib.import_module("torch")
-        self.functional = self.torch.nn.functional
-        self.device = "cuda" if gpu else "cpu"
-        self.activation = getattr(self.torch, work.activation)
-
-    def tensor(self, array: Any, dtype: Any = None) -> Any:
-        """Put an array on the device."""
-        return self.torch.asarray(array, dtype=dtype, device=self.device)
-
-    def synchronize(self) -> None:
-        """Wait for the device."""
-        if self.gpu:
-            self.torch.cuda.synchronize()
-
-    def loss(self, params: list[Any], x: Any, t: Any) -> Any:
-        """Return the loss, as a function of the parameters."""
-        linear = self.functional.linear
-        *hidden, (W, b) = zip(params[::2], params[1::2], strict=True)
-        for V, c in hidden:
-            x = self.activation(linear(x, V, c))
-        return self.functional.cross_entropy(linear(x, W, b), t)
-
-    def params(self) -> list[Any]:
-        """Return W and b of each layer, W transposed as PyTorch keeps it."""
-        return [self.tensor(array.T.copy(), self.torch.float32) for array in self.work.weights()]
-
-
-class EagerTraining(_Torch, TrainingPeer):
+def eager_training(work: Work, gpu: bool) -> Do:
     """Modules, autograd and `torch.optim.SGD`."""
+    device = "cuda" if gpu else "cpu"
+    activation = {"sigmoid": torch.nn.Sigmoid, "relu": torch.nn.ReLU}[work.activation]
+    layers: list[Any] = []
+    for n, m in itertools.pairwise(work.sizes):
+        layers += [torch.nn.Linear(n, m), activation()]
+    model = torch.nn.Sequential(*layers[:-1]).to(device)
+    with torch.no_grad():
+        for param, start in zip(model.parameters(), _params(work, device), strict=True):
+            param.copy_(start)
+    optimizer = torch.optim.SGD(model.parameters(), lr=work.lr)
+    x, t = (torch.asarray(array, device=device) for array in work.images())
 
-    def __init__(self, work: Work, gpu: bool) -> None:
-        super().__init__(work, gpu)
-        nn = self.torch.nn
-        activation = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU}[work.activation]
-        layers: list[Any] = []
-        for n, m in itertools.pairwise(work.sizes):
-            layers += [nn.Linear(n, m), activation()]
-        self.model = nn.Sequential(*layers[:-1]).to(self.device)
-        with self.torch.no_grad():
-            for mine, start in zip(self.model.parameters(), self.params(), strict=True):
-                mine.copy_(start)
-        self.optimizer = self.torch.optim.SGD(self.model.parameters(), lr=work.lr)
-        self.x, self.t = map(self.tensor, work.images())
-
-    def run(self, job: Job) -> list[Any]:
-        """Train."""
+    def do(job: Job) -> Array:
         losses = []
-        for rows in self.tensor(job):
-            self.optimizer.zero_grad()
-            loss = self.functional.cross_entropy(self.model(self.x[rows]), self.t[rows])
+        for rows in torch.asarray(job, device=device):
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(model(x[rows]), t[rows])
             loss.backward()
-            self.optimizer.step()
+            optimizer.step()
             losses.append(loss.detach())
-        return losses
+        return _on_host(torch.stack(losses))
+
+    return do
 
 
-class CompiledTraining(_Torch, TrainingPeer):
-    """The whole update, gather included, as one function through `torch.compile`.
+def compiled_training(work: Work, gpu: bool) -> Do:
+    """`torch.compile` of the whole update, gather included, as one function.
 
     It is the fastest of the forms tried: compiling the model alone took longer than eager, and
     on the CPU the wrapper in C++ saves half of what is left. On a GPU CUDA graphs are asked for.
     """
+    device = "cuda" if gpu else "cpu"
+    x, t = (torch.asarray(array, device=device) for array in work.images())
+    params = _params(work, device)
 
-    def __init__(self, work: Work, gpu: bool) -> None:
-        super().__init__(work, gpu)
-        torch, lr = self.torch, work.lr
-        torch._dynamo.reset()
-        self.x, self.t = map(self.tensor, work.images())
-        self.weights = self.params()
+    def step(params: list[Any], x: Any, t: Any, rows: Any) -> Any:
+        grad_and_value = torch.func.grad_and_value(_loss)
+        grads, loss = grad_and_value(params, x[rows], t[rows], work.activation)
+        for param, grad in zip(params, grads, strict=True):
+            param.sub_(grad, alpha=work.lr)
+        return loss
 
-        def step(params: list[Any], x: Any, t: Any, rows: Any) -> Any:
-            grads, loss = torch.func.grad_and_value(self.loss)(params, x[rows], t[rows])
-            for param, grad in zip(params, grads, strict=True):
-                param.sub_(grad, alpha=lr)
-            return loss
+    torch._dynamo.reset()
+    options = {"mode": "reduce-overhead"} if gpu else {"options": {"cpp_wrapper": True}}
+    compiled = torch.compile(step, fullgraph=True, **options)
 
-        if gpu:
-            self.step = torch.compile(step, fullgraph=True, mode="reduce-overhead")
-        else:
-            self.step = torch.compile(step, fullgraph=True, options={"cpp_wrapper": True})
-
-    def run(self, job: Job) -> list[Any]:
-        """Train."""
+    def do(job: Job) -> Array:
         losses = []
-        with self.torch.no_grad():
-            for rows in self.tensor(job):
-                loss = self.step(self.weights, self.x, self.t, rows)
+        with torch.no_grad():
+            for rows in torch.asarray(job, device=device):
+                loss = compiled(params, x, t, rows)
                 # CUDA graphs write each loss where the last one was.
-                losses.append(loss.clone() if self.gpu else loss)
-        return losses
+                losses.append(loss.clone() if gpu else loss)
+        return _on_host(torch.stack(losses))
+
+    return do
 
 
-class VmapGradient(_Torch, GradientPeer):
+def vmap_gradient(work: Work, gpu: bool) -> Do:
     """`torch.func.vmap` over perturbations of all variables as one vector."""
+    device = "cuda" if gpu else "cpu"
+    x, t = (torch.asarray(array, device=device) for array in work.minibatch())
+    # As NumPy lays them out, so that an element is the same one everywhere.
+    variables = work.variables()
+    flat = np.concatenate([array.ravel() for array in variables])
+    point = torch.asarray(flat, dtype=torch.float32, device=device)
+    sizes = [array.size for array in variables]
+    fixed = _params(work, device)[len(variables) :]
+    # What was fastest of 10 to 1,000 on two cores; a GPU takes all at once.
+    chunk = 1000 if gpu else 50
 
-    elements = 1000
+    def flat_loss(flat: Any) -> Any:
+        parts = zip(flat.split(sizes), variables, strict=True)
+        params = [part.view(array.shape) for part, array in parts]
+        return _loss([p.mT if p.ndim == 2 else p for p in params] + fixed, x, t, work.activation)
 
-    def __init__(self, work: Work, gpu: bool) -> None:
-        super().__init__(work, gpu)
-        self.x, self.t = map(self.tensor, work.minibatch())
-        # As NumPy lays them out, so that an element is the same one everywhere.
-        variables = work.variables()
-        flat = np.concatenate([array.ravel() for array in variables])
-        self.flat = self.tensor(flat, self.torch.float32)
-        self.shapes = [array.shape for array in variables]
-        self.sizes = [array.size for array in variables]
-        self.fixed = self.params()[len(variables) :]
-        # What was fastest of 10 to 1,000 on two cores; a GPU takes all at once.
-        self.chunk = 1000 if gpu else 50
+    def do(job: Job) -> Array:
+        losses = torch.func.vmap(flat_loss)
+        grads = []
+        with torch.no_grad():
+            for elements in torch.asarray(job, device=device).split(chunk):
+                step = torch.zeros(len(elements), len(point), device=device)
+                step.scatter_(1, elements[:, None], work.h)
+                grads.append((losses(point + step) - losses(point - step)) / (2 * work.h))
+        return _on_host(torch.cat(grads))
 
-    def flat_loss(self, flat: Any) -> Any:
-        """Return the loss for all variables in one vector."""
-        parts = zip(flat.split(self.sizes), self.shapes, strict=True)
-        params = [part.view(shape).mT if len(shape) == 2 else part for part, shape in parts]
-        return self.loss(params + self.fixed, self.x, self.t)
+    return do
 
-    def run(self, job: Job) -> Any:
-        """Differentiate."""
-        h = self.work.h
-        losses = self.torch.func.vmap(self.flat_loss)
-        parts = []
-        with self.torch.no_grad():
-            for elements in self.tensor(job).split(self.chunk):
-                step = self.torch.zeros(len(elements), len(self.flat), device=self.device)
-                step.scatter_(1, elements[:, None], h)
-                parts.append((losses(self.flat + step) - losses(self.flat - step)) / (2 * h))
-        return self.torch.cat(parts)
 
-    def values(self, results: Any) -> Values:
-        """Return the derivatives."""
-        return super().values(results.cpu())
+def _loss(params: list[Any], x: Any, t: Any, activation: str) -> Any:
+    """Return the loss, as a function of the parameters."""
+    *hidden, (W, b) = zip(params[::2], params[1::2], strict=True)
+    for V, c in hidden:
+        x = getattr(torch, activation)(torch.nn.functional.linear(x, V, c))
+    return torch.nn.functional.cross_entropy(torch.nn.functional.linear(x, W, b), t)
+
+
+def _params(work: Work, device: str) -> list[Any]:
+    """Return W1, b1, W2, b2, ..., W transposed as PyTorch keeps it."""
+    arrays = [array.T.copy() for array in work.weights()]
+    return [torch.asarray(array, dtype=torch.float32, device=device) for array in arrays]
+
+
+def _on_host(tensor: Any) -> Array:
+    return np.asarray(tensor.cpu(), dtype=np.float64)
