@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import itertools
+import sys
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -107,6 +109,17 @@ def _places() -> Iterator[Any]:
             continue
         for dtype in ("float32", "float64"):
             yield pytest.param(Place(backend, dtype), id=f"{name}-{dtype}")
+
+
+def synchronized() -> float:
+    """Return the time in seconds, once the GPU has done all it was given: the suites' clock.
+
+    pytest-benchmark reads it before and after a round, which has so many iterations
+    (``--benchmark-min-time``) that this is throughput. Its calibration makes the first calls.
+    """
+    if "cupy" in sys.modules:
+        sys.modules["cupy"].cuda.get_current_stream().synchronize()
+    return time.perf_counter()
 
 
 @pytest.fixture(params=_places())
