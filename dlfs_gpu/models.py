@@ -82,7 +82,10 @@ class MultiLayerNet(Network):
                 layers.append(ACTIVATIONS[activation]())
                 if dropout_ratio:
                     layers.append(Dropout(dropout_ratio, seed=int(masks.integers(2**63))))
-            W = weight_scale(weight_init_std, n) * rng.standard_normal((n, m))
+            scale = weight_scale(weight_init_std, n)
+            # Zeros, for a network whose weights are still to be read, need nothing drawn.
+            zeros = np.zeros((n, m), np.float32)
+            W = scale * rng.standard_normal((n, m)) if scale else zeros
             layers.append(_affine(W, np.zeros(m), place, dtype))
         super().__init__(layers, weight_decay_lambda=weight_decay_lambda)
         self.backend = place

@@ -10,7 +10,7 @@ import numpy as np
 
 from dlfs_gpu._validation import Array
 from dlfs_gpu.backend import Backend
-from dlfs_gpu.data.datasets import Splits
+from dlfs_gpu.data.splits import Splits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dlfs_gpu._validation import Array
 from dlfs_gpu.backend import Backend, get_backend
-from dlfs_gpu.data.datasets import load_digits
+from dlfs_gpu.data import load_digits
 from dlfs_gpu.functions import function_2, sum_squared_error
 from dlfs_gpu.gradient import gradient_descent, numerical_gradient
 from dlfs_gpu.models import MultiLayerNet

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dlfs_gpu.backend import Backend, get_backend
-from dlfs_gpu.data.datasets import load_digits
+from dlfs_gpu.data import load_digits
 from dlfs_gpu.models import TwoLayerNet
 from dlfs_gpu.network import GradientMethod
 

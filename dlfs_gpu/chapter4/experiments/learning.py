@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dlfs_gpu.backend import Backend, get_backend
-from dlfs_gpu.data.datasets import load_digits
+from dlfs_gpu.data import load_digits
 from dlfs_gpu.layers import Affine, Sigmoid
 from dlfs_gpu.losses import SigmoidWithLoss, SumSquaredError
 from dlfs_gpu.models import MultiLayerNet, TwoLayerNet

@@ -12,7 +12,7 @@ from dlfs_gpu.chapter4.model import Between, Row, Section, Setting, to_host
 from dlfs_gpu.chapter4.sections.faults import faults
 from dlfs_gpu.chapter4.sections.networks import FIRST_W, SECOND_W, THIRD_W
 from dlfs_gpu.chapter4.sections.training import share_seen
-from dlfs_gpu.data.datasets import load_digits
+from dlfs_gpu.data import load_digits
 from dlfs_gpu.functions import (
     binary_cross_entropy_error,
     function_1,

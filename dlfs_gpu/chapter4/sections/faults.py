@@ -13,7 +13,7 @@ import numpy as np
 from dlfs_gpu.chapter4 import experiments, figures
 from dlfs_gpu.chapter4.model import Between, Row, Setting
 from dlfs_gpu.chapter4.sections.networks import FIRST_W
-from dlfs_gpu.data.datasets import load_idx
+from dlfs_gpu.data import load_idx
 from dlfs_gpu.functions import cross_entropy_error, function_2, sigmoid
 from dlfs_gpu.gradient import numerical_gradient
 from dlfs_gpu.layers import Dropout, Relu

@@ -11,7 +11,7 @@ import numpy as np
 
 from dlfs_gpu.chapter4 import experiments, figures
 from dlfs_gpu.chapter4.model import Between, Plot, Row, Section, Setting, to_host
-from dlfs_gpu.data.datasets import load_digits
+from dlfs_gpu.data import load_digits
 from dlfs_gpu.functions import cross_entropy_error, softmax
 from dlfs_gpu.models import SimpleNet, TwoLayerNet
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from dlfs_gpu.chapter4 import experiments, figures
 from dlfs_gpu.chapter4.model import Between, Plot, Row, Section, Setting
-from dlfs_gpu.data.datasets import CsvData, load_csv
+from dlfs_gpu.data import CsvData, load_csv
 from dlfs_gpu.functions import (
     identity_function,
     one_hot,
@@ -99,7 +99,7 @@ def _sign_language_csv(setting: Setting) -> CsvData:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "alphabet.csv"
         path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
-        return load_csv(path, backend=setting.backend)
+        return load_csv(path, scale=255, backend=setting.backend)
 
 
 def _networks(setting: Setting) -> list[Row | Plot]:
