@@ -234,7 +234,7 @@ class TestOutputFolder:
     @pytest.mark.parametrize("below", ["", "folder"])
     def test_a_file_in_the_way(self, tmp_path: Path, below: str) -> None:
         (tmp_path / "file").touch()
-        with pytest.raises(OSError, match="out is .* nothing can be written") as caught:
+        with pytest.raises(OSError, match=r"out is .* nothing can be written") as caught:
             output_folder(tmp_path / "file" / below)
         assert caught.value.errno in (errno.EEXIST, errno.ENOTDIR)
 

@@ -138,13 +138,13 @@ def load_csv(
         unseen = read_table(test, label_column, scale, known.features)
         if unseen.labels is None:
             raise DataError(f"{test} has no column {label_column!r}")
-        # A file of words may hold numbers too, and the other only those.
-        labels = unseen.labels.astype(str) if classes.dtype.kind == "U" else unseen.labels
-        strange = labels[~np.isin(labels, classes)]
-        if len(strange):
-            raise DataError(f"{test} has the label {strange[0]}, which {train} has not")
+        # By text: among words there may be numbers, and this file may have only those.
+        numbers = {str(label): number for number, label in enumerate(classes)}
+        labels = [str(label) for label in unseen.labels]
+        if strange := set(labels).difference(numbers):
+            raise DataError(f"{test} has the label {min(strange)!r}, which {train} has not")
         x_train, t_train = known.x, t_known
-        x_test, t_test = unseen.x, np.searchsorted(classes, labels)
+        x_test, t_test = unseen.x, np.array([numbers[label] for label in labels])
     return CsvData(
         *to_backend(chosen, x_train, t_train, len(classes), one_hot_label),
         *to_backend(chosen, x_test, t_test, len(classes), one_hot_label),
@@ -270,18 +270,21 @@ def _read_rows(
     except ValueError:
         labels.clear()
         values = read(dtype=np.float64, converters=converters)
-    if values.shape[1] != width:
-        raise ValueError(f"rows have {values.shape[1]} cells below {width} names")
+    if values.shape != (len(lines), width):
+        raise ValueError(
+            f"its {len(lines)} lines below {width} names make {len(values)} rows of "
+            f"{values.shape[1]} cells; is a quote not closed?"
+        )
     return values, labels
 
 
 def _labels(path: Path, texts: list[str]) -> NDArray[Any]:
     """Return labels as int64 if all are whole numbers (``3`` or ``3.0``), and else as words."""
     for text in set(texts):
-        if not 0 < len(text) <= _LONGEST_LABEL or "\n" in text:
+        if not 0 < len(text) <= _LONGEST_LABEL:
             raise DataError(
                 f"{path} has the label {reprlib.repr(text)}; it must have between 1 and "
-                f"{_LONGEST_LABEL} characters, in one line"
+                f"{_LONGEST_LABEL} characters"
             )
     words = np.array(texts)
     try:
