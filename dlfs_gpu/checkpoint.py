@@ -244,17 +244,12 @@ def _parsed(metadata: Mapping[str, str], key: str) -> Any:
 def _check_classes(classes: Any, outputs: int) -> None:
     """Raise ArgumentError if these cannot be the classes of so many outputs."""
     kinds = {type(label) for label in classes} if isinstance(classes, list) else set()
-    if kinds not in ({int}, {str}) or not all(
-        isinstance(label, str) or -(2**63) <= label < 2**63 for label in classes
-    ):
-        raise ArgumentError(
-            "classes", f"is {reprlib.repr(classes)}; it must hold whole numbers, or words"
-        )
-    if len(classes) != outputs or len(set(classes)) != outputs:
+    fit = kinds == {str} or (kinds == {int} and all(-(2**63) <= k < 2**63 for k in classes))
+    if not fit or len(classes) != outputs or len(set(classes)) != outputs:
         raise ArgumentError(
             "classes",
-            f"is {reprlib.repr(classes)}; it must hold {outputs} different labels, one for each "
-            "output",
+            f"is {reprlib.repr(classes)}; it must hold {outputs} different whole numbers or words, "
+            "one for each output",
         )
 
 

@@ -83,9 +83,8 @@ class MultiLayerNet(Network):
                 if dropout_ratio:
                     layers.append(Dropout(dropout_ratio, seed=int(masks.integers(2**63))))
             scale = weight_scale(weight_init_std, n)
-            # Zeros, for a network whose weights are still to be read, need nothing drawn.
-            zeros = np.zeros((n, m), np.float32)
-            W = scale * rng.standard_normal((n, m)) if scale else zeros
+            # Nothing is drawn for zeros: a network that is read from a file needs no more memory.
+            W = scale * rng.standard_normal((n, m)) if scale else np.zeros((n, m), np.float32)
             layers.append(_affine(W, np.zeros(m), place, dtype))
         super().__init__(layers, weight_decay_lambda=weight_decay_lambda)
         self.backend = place

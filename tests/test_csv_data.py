@@ -246,7 +246,7 @@ class TestReadTable:
 
     def test_errors_stay_short(self, write: Write) -> None:
         path = write(",".join(string.ascii_letters), "1")
-        with pytest.raises(DataError, match="52 in all") as caught:
+        with pytest.raises(DataError, match=r"\.\.\.") as caught:
             read_table(path, "label")
         assert len(str(caught.value)) < 200 + len(str(path))
 

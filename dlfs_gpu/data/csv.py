@@ -223,17 +223,14 @@ def read_table(
     return Table(path, tuple(features), x, _labels(path, texts) if labels else None)
 
 
-def _places(path: Path, header: Sequence[str], names: Sequence[str]) -> list[int]:
+def _places(path: Path, header: list[str], names: list[str]) -> list[int]:
     """Return where in the header the names are; each must be there once."""
     counts = Counter(header)
-    for fault, wrong in (
-        ("lacks", [name for name in names if counts[name] == 0]),
-        ("has two of", [name for name in names if counts[name] > 1]),
-    ):
-        if wrong:
-            raise DataError(
-                f"{path} {fault} {_abbreviate(wrong)}; its columns are {_abbreviate(header)}"
-            )
+    if wrong := [name for name in names if counts[name] != 1]:
+        raise DataError(
+            f"{path} lacks {reprlib.repr(wrong)}, or has them twice; its columns are "
+            f"{reprlib.repr(header)}"
+        )
     places = {name: place for place, name in enumerate(header)}
     return [places[name] for name in names]
 
@@ -294,9 +291,3 @@ def _labels(path: Path, texts: list[str]) -> NDArray[Any]:
     # From 2**53 on, float64 skips whole numbers.
     whole = (np.rint(numbers) == numbers) & (np.abs(numbers) < 2**53)
     return numbers.astype(np.int64) if whole.all() else words
-
-
-def _abbreviate(names: Sequence[str]) -> str:
-    if len(names) <= 6:
-        return ", ".join(map(repr, names))
-    return f"{', '.join(map(repr, names[:3]))}, ..., {names[-1]!r} ({len(names)} in all)"

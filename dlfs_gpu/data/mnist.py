@@ -29,7 +29,7 @@ _FILES = (
 
 # For one file of a download; the largest is 26,421,880 bytes long.
 _MOST_BYTES = 2**25
-_MOST_SECONDS = 600.0
+_MOST_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -199,9 +199,8 @@ def _find(published: _Published, argument: str, data_dir: Path) -> list[Path]:
     if len(found) < len(_FILES):
         lacking = ", ".join(f"{file}.gz" for file in _FILES if file not in found)
         raise FileNotFoundError(
-            f"{argument} is {folder}, which "
-            + (f"lacks {lacking}" if folder.is_dir() else "is no folder")
-            + f"; it must hold the four files of {published.title}"
+            f"{argument} is {folder}, which lacks {lacking}; it must be a folder of the four files "
+            f"of {published.title}"
         )
     for path in found.values():
         _check_digest(published, path)
@@ -269,4 +268,4 @@ def _fetch(url: str, path: str, _: Any) -> None:
             if bar.n > _MOST_BYTES:
                 raise ValueError(f"it is longer than {_MOST_BYTES:,} bytes")
             if time.monotonic() > end:
-                raise ValueError(f"it takes longer than {_MOST_SECONDS:.0f} seconds")
+                raise ValueError(f"it takes longer than {_MOST_SECONDS} seconds")
