@@ -119,7 +119,7 @@ def write_data(folder: Path) -> str:
     80 % zeros, as MNIST's are, of ten kinds that can be told apart.
     """
     if os.environ.get("DLFS_GPU_DATA"):
-        from dlfs_gpu.data.datasets import load_mnist
+        from dlfs_gpu.data import load_mnist
 
         (images, labels), _ = load_mnist(normalize=False, backend="numpy")
         source = "MNIST"

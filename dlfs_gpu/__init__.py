@@ -7,14 +7,14 @@ networks, optimizers and training loop, under the book's names.
 from dlfs_gpu._validation import ArgumentError, DataError
 from dlfs_gpu.backend import Backend, BackendError, get_backend, use_backend
 from dlfs_gpu.checkpoint import load_model, save_model
-from dlfs_gpu.data.datasets import (
+from dlfs_gpu.data import (
+    MinibatchSampler,
     load_csv,
     load_digits,
     load_fashion_mnist,
     load_idx,
     load_mnist,
 )
-from dlfs_gpu.data.minibatches import MinibatchSampler
 from dlfs_gpu.functions import (
     binary_cross_entropy_error,
     cross_entropy_error,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from libraries import Library
 
-from dlfs_gpu.data.datasets import load_digits, load_mnist
+from dlfs_gpu.data import load_digits, load_mnist
 from dlfs_gpu.layers import Affine, Sigmoid
 from dlfs_gpu.models import MultiLayerNet, TwoLayerNet
 from dlfs_gpu.network import Network

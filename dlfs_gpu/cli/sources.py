@@ -9,7 +9,7 @@ from pathlib import Path
 from dlfs_gpu._files import check_readable
 from dlfs_gpu._validation import Array
 from dlfs_gpu.backend import Backend
-from dlfs_gpu.data.datasets import load_csv, load_digits, load_fashion_mnist, load_mnist
+from dlfs_gpu.data import load_csv, load_digits, load_fashion_mnist, load_mnist
 
 _NAMES = ("digits", "mnist", "fashion-mnist")
 _LABEL_COLUMN = "label"
@@ -67,7 +67,7 @@ class Data:
     source : Source
     x_train, x_test : array, shape (N, I)
     t_train, t_test : array of int64, shape (N,)
-    classes : tuple of int
+    classes : tuple of int or of str
         The label that each number in `t_train` and `t_test` stands for.
     features : tuple of str or None
         Names of the columns of a CSV file.
@@ -78,7 +78,7 @@ class Data:
     t_train: Array
     x_test: Array
     t_test: Array
-    classes: tuple[int, ...]
+    classes: tuple[int, ...] | tuple[str, ...]
     features: tuple[str, ...] | None = None
 
 

@@ -20,7 +20,7 @@ from dlfs_gpu.backend import Backend
 from dlfs_gpu.checkpoint import Model, load_model, save_model
 from dlfs_gpu.cli.signals import stop_on_signals
 from dlfs_gpu.cli.sources import Data, Source, check_source, load_data
-from dlfs_gpu.data.csv import check_features, read_table
+from dlfs_gpu.data.csv import read_table
 from dlfs_gpu.gradient_check import GradientReport, check_gradients
 from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.network import GradientMethod
@@ -256,9 +256,9 @@ def predict(
     source = _source(model, model_path, name, label_column, scale)
     if name is not None and source.is_csv:
         check_source(source, data_dir)
-        table = read_table(Path(name), *source.reading)
-        if "features" in model.data:
-            check_features(table.path, table.features, model.data["features"], model_path)
+        table = read_table(name, *source.reading, model.data.get("features"))
+        if table.labels is None:
+            raise ValueError(f"{name} has no column {source.reading[0]!r}")
         x, labels, title = backend.asarray(table.x), table.labels, name
     else:
         data = _data_again(model, model_path, source, data_dir, backend, named=name is not None)
@@ -325,7 +325,8 @@ def _data_again(
         data = load_data(source, data_dir, backend)
         origin = _origin(data)
         known = model.data.get("features", origin["features"])
-        check_features(Path(source.name), origin["features"], known, path)
+        if origin["features"] != known:
+            raise ValueError(f"{source.name} has other columns than {path}")
         for file, rows in model.data.get("rows", {}).items():
             if origin["rows"].get(file) != rows:
                 raise ValueError(f"{file} had {rows} rows then, and has {origin['rows'].get(file)}")
@@ -363,7 +364,7 @@ def _split(
     return x, t, x_val, t_val
 
 
-def _table(matrix: np.ndarray, classes: Sequence[int], name: str) -> str:
+def _table(matrix: np.ndarray, classes: Sequence[int] | Sequence[str], name: str) -> str:
     """Return accuracy and confusion matrix as text."""
     width = 1 + max(len(str(n)) for n in (*classes, matrix.max()))
     right, total = int(np.trace(matrix)), int(matrix.sum())

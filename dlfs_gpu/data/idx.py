@@ -11,19 +11,22 @@ import math
 import os
 import zlib
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-Pair: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.int64]]
-"""Images of shape (N, rows, columns) and their labels of shape (N,)."""
+from dlfs_gpu._files import open_regular
+from dlfs_gpu._validation import DataError
 
 _DIMENSIONS = {"images": 3, "labels": 1}
-_UNSIGNED_BYTES = 8
+
+_DEFLATE_LIMIT = 1032
+"""More bytes than this cannot come out of one packed byte (zlib's technical details)."""
 
 
-def load_idx(images: str | os.PathLike[str], labels: str | os.PathLike[str]) -> Pair:
+def load_idx(
+    images: str | os.PathLike[str], labels: str | os.PathLike[str]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Read a pair of IDX files, each gzip-packed or not.
 
     Packed files carry a checksum; in unpacked ones only the header and the length can be checked.
@@ -41,77 +44,59 @@ def load_idx(images: str | os.PathLike[str], labels: str | os.PathLike[str]) -> 
     Raises
     ------
     OSError
-        If a file is missing or cannot be read.
-    ValueError
+        If a file is missing, cannot be read, or is not a regular file.
+    DataError
         If a file is not gzip though named so, is corrupted, truncated or too long, is not IDX, is
         empty, holds labels where images are expected or the reverse, or if the numbers of images
         and labels differ. The message names the file.
     """
-    images, labels = Path(images), Path(labels)
-    return parse_pair(
-        images, unpack(images, images.read_bytes()), labels, unpack(labels, labels.read_bytes())
-    )
-
-
-def unpack(path: Path, data: bytes) -> bytes:
-    """Return the content of a file that holds `data`; `load_idx` says what is raised."""
-    if not data.startswith(b"\x1f\x8b"):
-        if path.suffix == ".gz":
-            raise ValueError(f"{path} is not a gzip file: it starts with {data[:4]!r}")
-        return data
-    try:
-        return gzip.decompress(data)
-    except EOFError:
-        raise ValueError(f"{path} is truncated: its gzip stream has no end") from None
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path} is a corrupted gzip file: {error}") from error
-
-
-def parse_pair(
-    image_path: Path, image_content: bytes, label_path: Path, label_content: bytes
-) -> Pair:
-    """Turn the unpacked content of two files into arrays; `load_idx` says which."""
-    x = _parse(image_path, image_content, "images")
-    t = _parse(label_path, label_content, "labels")
+    x, t = _read(Path(images), "images"), _read(Path(labels), "labels")
     if len(x) != len(t):
-        raise ValueError(
-            f"{image_path} holds {len(x)} images and {label_path} {len(t)} labels: "
+        raise DataError(
+            f"{images} holds {len(x)} images and {labels} {len(t)} labels: "
             "there must be as many of one as of the other"
         )
     return x, t.astype(np.int64)
 
 
-def _parse(path: Path, content: bytes, kind: str) -> NDArray[np.uint8]:
-    ndim = _DIMENSIONS[kind]
-    magic = content[:4]
-    if len(magic) < 4 or magic[:2] != b"\0\0":
-        raise ValueError(
-            f"{path} is not an IDX file: it starts with {magic!r}, "
-            f"where {kind} start with {bytes([0, 0, _UNSIGNED_BYTES, ndim])!r}"
+def _read(path: Path, kind: str) -> NDArray[np.uint8]:
+    """Read no more than the header says, and no more than the file can hold."""
+    with open_regular(path) as file:
+        largest = os.fstat(file.fileno()).st_size
+        packed = file.peek(2)[:2] == b"\x1f\x8b"
+        if path.suffix == ".gz" and not packed:
+            raise DataError(f"{path} is not a gzip file")
+        if packed:
+            largest *= _DEFLATE_LIMIT
+        stream = gzip.GzipFile(fileobj=file) if packed else file
+        try:
+            shape = _shape(path, stream.read(4 + 4 * _DIMENSIONS[kind]), kind)
+            length = math.prod(shape)
+            # One byte more, for files that are too long; it also makes gzip see its checksum.
+            content = stream.read(min(length, largest) + 1)
+        except EOFError:
+            raise DataError(f"{path} is truncated: its gzip stream has no end") from None
+        except (gzip.BadGzipFile, zlib.error) as error:
+            raise DataError(f"{path} is a corrupted gzip file: {error}") from error
+    if len(content) != length:
+        fault = "truncated" if len(content) < length else "too long"
+        raise DataError(f"{path} is {fault}: its sizes {shape} make {length} bytes")
+    return np.frombuffer(content, np.uint8).reshape(shape).copy()
+
+
+def _shape(path: Path, header: bytes, kind: str) -> tuple[int, ...]:
+    """Return the sizes that the header of a file of images or labels gives."""
+    magic = {name: bytes([0, 0, 8, ndim]) for name, ndim in _DIMENSIONS.items()}
+    if header[:4] != magic[kind]:
+        swapped = header[:4] in magic.values()
+        raise DataError(
+            f"{path} starts with {header[:4]!r}; {kind} start with {magic[kind]!r}"
+            + (": are the two files swapped?" if swapped else "")
         )
-    if magic[2] != _UNSIGNED_BYTES:
-        raise ValueError(
-            f"{path} holds elements of IDX type 0x{magic[2]:02x}; "
-            f"it must hold unsigned bytes (0x{_UNSIGNED_BYTES:02x})"
-        )
-    if magic[3] != ndim:
-        other = next((name for name, count in _DIMENSIONS.items() if count == magic[3]), None)
-        raise ValueError(
-            f"{path} holds {other}, where {kind} are expected: are the two files swapped?"
-            if other
-            else f"{path} has {magic[3]} dimensions; {kind} have {ndim}"
-        )
-    header = 4 + 4 * ndim
-    if len(content) < header:
-        raise ValueError(f"{path} is {len(content)} bytes long, too short for its IDX header")
-    shape = np.frombuffer(content, ">u4", ndim, offset=4).tolist()
+    if len(header) < 4 + 4 * _DIMENSIONS[kind]:
+        raise DataError(f"{path} is truncated: its header has {len(header)} bytes")
+    # Python's integers: the product of sizes that a file makes up may pass 64 bits.
+    shape = tuple(np.frombuffer(header, ">u4", offset=4).tolist())
     if 0 in shape:
-        raise ValueError(f"{path} is empty: its sizes are {shape}")
-    # Python's integers: the sizes are not to be trusted, and their product may pass 64 bits.
-    expected = header + math.prod(shape)
-    if len(content) != expected:
-        fault = "truncated" if len(content) < expected else "too long"
-        raise ValueError(
-            f"{path} is {fault}: {len(content)} bytes unpacked, where sizes {shape} make {expected}"
-        )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape).copy()
+        raise DataError(f"{path} is empty: its sizes are {shape}")
+    return shape

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dlfs_gpu._validation import Array
 from dlfs_gpu.backend import Backend
-from dlfs_gpu.data.datasets import load_digits
+from dlfs_gpu.data import load_digits
 from dlfs_gpu.functions import sum_squared_error
 from dlfs_gpu.gradient import gradient_descent
 from dlfs_gpu.models import MultiLayerNet

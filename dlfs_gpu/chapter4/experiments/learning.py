@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dlfs_gpu._validation import Array
 from dlfs_gpu.backend import Backend
-from dlfs_gpu.data.datasets import load_digits
+from dlfs_gpu.data import load_digits
 from dlfs_gpu.layers import Affine, Sigmoid
 from dlfs_gpu.losses import SigmoidWithLoss, SumSquaredError
 from dlfs_gpu.models import MultiLayerNet, TwoLayerNet

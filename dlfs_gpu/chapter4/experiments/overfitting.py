@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlfs_gpu.backend import Backend
-from dlfs_gpu.data.datasets import load_digits
+from dlfs_gpu.data import load_digits
 from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.training import Trainer
 

@@ -13,7 +13,7 @@ from dlfs_gpu._validation import Array
 from dlfs_gpu.backend import Backend
 from dlfs_gpu.chapter4 import figures
 from dlfs_gpu.chapter4.model import Check, Section
-from dlfs_gpu.data.datasets import load_idx
+from dlfs_gpu.data import load_idx
 from dlfs_gpu.layers import Dropout, Relu
 from dlfs_gpu.losses import SoftmaxWithLoss
 

@@ -14,7 +14,7 @@ from dlfs_gpu.backend import Backend
 from dlfs_gpu.chapter4 import figures
 from dlfs_gpu.chapter4.experiments.differences import GradientErrors, gradient_errors
 from dlfs_gpu.chapter4.model import Between, Check, Plot, Section, to_host
-from dlfs_gpu.data.datasets import load_digits
+from dlfs_gpu.data import load_digits
 from dlfs_gpu.functions import softmax
 from dlfs_gpu.models import SimpleNet, TwoLayerNet
 

@@ -23,7 +23,7 @@ from dlfs_gpu.chapter4.experiments.learning import (
 )
 from dlfs_gpu.chapter4.experiments.overfitting import Course, overfitting
 from dlfs_gpu.chapter4.model import Between, Check, Plot, Section
-from dlfs_gpu.data.datasets import CsvData, load_csv, load_digits
+from dlfs_gpu.data import CsvData, load_csv, load_digits
 from dlfs_gpu.functions import (
     identity_function,
     one_hot,

@@ -12,9 +12,10 @@ import numpy as np
 from dlfs_gpu.backend import Backend
 from dlfs_gpu.chapter4 import figures
 from dlfs_gpu.chapter4.model import Between, Check, Plot, Section
-from dlfs_gpu.data.datasets import Splits, load_digits, load_mnist
+from dlfs_gpu.data import load_digits, load_mnist
 from dlfs_gpu.data.minibatches import MinibatchSampler
-from dlfs_gpu.data.published import DATA_VARIABLE, cache_folder
+from dlfs_gpu.data.mnist import DATA_VARIABLE, cache_folder
+from dlfs_gpu.data.splits import Splits
 from dlfs_gpu.models import TwoLayerNet
 from dlfs_gpu.training import History, Trainer
 
