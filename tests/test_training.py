@@ -406,7 +406,7 @@ class TestEnding:
 
     def test_the_optimizer_goes_back_with_the_weights(self) -> None:
         x, t = blobs(9)
-        learner = trainer(optimizer=Adam(1.0), epochs=50, x_val=x, t_val=t, patience=3, seed=1)
+        learner = trainer(optimizer=Adam(100.0), epochs=50, x_val=x, t_val=t, patience=3, seed=1)
         best = learner.train().best_iteration
         assert best is not None
         assert best < len(learner.history.losses)
