@@ -61,7 +61,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         If it cannot be written; its ``filename`` is `path`.
     """
     path = Path(path)
-    part = path.with_name(_PREFIX + uuid.uuid4().hex)
+    part = path.parent / (_PREFIX + uuid.uuid4().hex)
     try:
         yield part
         _write_through(part)

@@ -103,6 +103,12 @@ class TestWholeFile:
             part.touch()
         assert caught.value.filename == str(path)
 
+    def test_a_path_without_a_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(OSError, match=r"'\.'"), whole_file("") as part:
+            part.touch()
+        assert contents(tmp_path) == {}
+
     def test_two_writers_do_not_meet(self, tmp_path: Path) -> None:
         path = tmp_path / "a.txt"
         with whole_file(path) as one, whole_file(path) as two:
