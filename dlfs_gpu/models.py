@@ -96,7 +96,9 @@ class MultiLayerNet(Network):
                     layers.append(Dropout(dropout_ratio, seed=int(masks.integers(2**63))))
             scale = weight_scale(weight_init_std, n)
             # Of zeros, as a file's network has at first, nothing needs to be drawn in float64.
-            W = scale * rng.standard_normal((n, m)) if scale else np.zeros((n, m), check_dtype(dtype))
+            W: Any = np.zeros((n, m), check_dtype(dtype))
+            if scale:
+                W = scale * rng.standard_normal((n, m))
             layers.append(_affine(W, np.zeros(m), backend, dtype))
         super().__init__(layers, weight_decay_lambda=weight_decay_lambda)
         self.backend = backend

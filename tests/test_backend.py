@@ -28,7 +28,6 @@ from dlfs_gpu.backend import (
     BackendError,
     cpu_cores,
     get_backend,
-    in_place,
     memory_budget,
     one_blas_thread,
     run_in_chunks,
@@ -368,12 +367,6 @@ class TestArrays:
         with pytest.raises(TypeError, match=r"x is a cupy.ndarray: .* cupy.asnumpy\(x\)"):
             get_backend("numpy").asarray(x)
         np.testing.assert_array_equal(get_backend("numpy").to_numpy(x), [1, 2])
-
-    def test_in_place(self, lib: Library) -> None:
-        x = lib.asarray([0.0, 1.0])
-        result = in_place(lib.xp.exp, x)
-        np.testing.assert_allclose(lib.to_numpy(result), np.exp([0, 1]), rtol=4 * lib.eps)
-        assert (result is x) == (lib.name != "strict")
 
 
 class TestProcessor:
