@@ -122,10 +122,10 @@ def _moved_to_zero(xp: Any, x: Array, d: Array) -> Array:
 def _power(x: Any, y: Any) -> Any:
     xp = namespace((x, y))
     power = getattr(xp, "pow", None) or xp.power
-    if isinstance(x, Differenced) and isinstance(y, int | float | np.generic):
-        if float(y) == 0.5:
+    if isinstance(x, Differenced) and isinstance(y, int | float | np.number):
+        if y == 0.5:
             return rules.call("sqrt", x)
-        if float(y).is_integer() and abs(y) < 2**31:
+        if float(y).is_integer() and -(2**31) < y < 2**31:
             return evaluate(power, _whole_power, (x, y), scalars=True)
     return evaluate(power, _any_power, (x, y))
 
@@ -180,9 +180,7 @@ def log_ratio(xp: Any, x: Array, d: Array) -> Array:
     """Return log((x + d) / x) for x ≥ 0; of x < 0 NaN."""
     ratio = d / xp.where(x < 0, xp.full_like(x, xp.nan), x)
     # Where x + d is less than half of x, 1 + d/x would lose digits that x + d has.
-    return where_far(
-        xp, ratio < -0.5, lambda: xp.log1p(ratio), lambda: xp.log((x + d) / x)
-    )
+    return where_far(xp, ratio < -0.5, lambda: xp.log1p(ratio), lambda: xp.log((x + d) / x))
 
 
 def where_far(

@@ -9,7 +9,7 @@ import numpy as np
 from array_api_compat import device
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from dlfs_gpu._validation import Array, ArgumentError, array_namespace, as_float
+from dlfs_gpu._validation import ArgumentError, Array, array_namespace, as_float
 from dlfs_gpu.differences import rules, windows
 from dlfs_gpu.differences.ledger import Ledger
 from dlfs_gpu.differences.namespace import Namespace
@@ -48,7 +48,7 @@ class Differenced(NDArrayOperatorsMixin):
     ----------
     value : array, shape S
         Real floating-point or Boolean, of any array library.
-    change : array, shape (P, \\*S) or broadcastable to it, P from its first axis
+    change : array, shape (P, *S) or broadcastable to it, P from its first axis
         Changes, of the library and on the device of `value`; of a Boolean array, where it flips.
 
     Attributes
@@ -113,7 +113,7 @@ class Differenced(NDArrayOperatorsMixin):
 
     @property
     def change(self) -> Array:
-        """The changes, (P, \\*S); of a Boolean array, where it flips."""
+        """The changes, (P, *S); of a Boolean array, where it flips."""
         return windows.enlarge(self.xp, self.part, self.window, windows.whole(self.shape))
 
     # What it looks like.

@@ -17,8 +17,8 @@ from typing import Any
 from array_api_compat import device, is_cupy_array
 
 from dlfs_gpu._validation import (
-    Array,
     ArgumentError,
+    Array,
     check_finite,
     check_positive,
     first_index,

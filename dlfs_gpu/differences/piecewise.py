@@ -48,8 +48,8 @@ def _clip(
     a_min: Any = None,
     a_max: Any = None,
     *,
-    min: Any = None,  # noqa: A002
-    max: Any = None,  # noqa: A002
+    min: Any = None,
+    max: Any = None,
 ) -> Any:
     low, high = (min if a_min is None else a_min), (max if a_max is None else a_max)
     if low is not None:

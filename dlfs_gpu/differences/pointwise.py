@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from array_api_compat import device
 
 from dlfs_gpu._validation import Array
 from dlfs_gpu.differences import rules, windows

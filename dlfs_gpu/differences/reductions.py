@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dlfs_gpu._validation import Array, ArgumentError
+from dlfs_gpu._validation import ArgumentError, Array
 from dlfs_gpu.differences import rules, windows
 from dlfs_gpu.differences.array import (
     Differenced,
@@ -86,14 +86,12 @@ def _prod(x: Differenced, axis: Axis = None, dtype: Any = None, keepdims: bool =
             moved = xp.concat([moved, m[..., tail]], axis=-1)
             change = xp.concat([change, c[..., tail]], axis=-1)
     window = _reduced(window, axes, keepdims)
-    part = xp.reshape(
-        xp.sum(change, axis=-1), (change.shape[0], *windows.shape_of(window))
-    )
+    part = xp.reshape(xp.sum(change, axis=-1), (change.shape[0], *windows.shape_of(window)))
     return make(x, value, part, window)
 
 
 def _flattened(xp: Any, x: Array, axes: tuple[int, ...]) -> Array:
-    """Return changes, or an array behind one more axis, with the given axes as a single last one."""
+    """Return changes, or an array behind one more axis, with the given axes made one, the last."""
     moved = _behind(axes)
     kept = [k for k in range(x.ndim) if k not in moved]
     shape = [x.shape[k] for k in kept]
@@ -174,7 +172,7 @@ def _count_nonzero(x: Differenced, axis: Axis = None, keepdims: bool = False) ->
 
 
 @rules.rule("linalg.norm")
-def _norm(x: Differenced, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> Any:  # noqa: A002
+def _norm(x: Differenced, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> Any:
     axes = normalized(axis, x.ndim)
     if ord in (None, "fro") or (ord == 2 and len(axes) == 1):
         return _euclidean(x, axes, keepdims)
@@ -183,8 +181,7 @@ def _norm(x: Differenced, ord: Any = None, axis: Axis = None, keepdims: bool = F
     if len(axes) == 2 and ord in (1, -1, math.inf, -math.inf):
         summed, other = axes if abs(ord) == 1 else axes[::-1]
         sums = _sum(abs(x), summed, keepdims=True)
-        result = _extreme(sums, (summed, other), keepdims, "max" if ord > 0 else "min")
-        return result
+        return _extreme(sums, (summed, other), keepdims, "max" if ord > 0 else "min")
     raise rules.no_rule(f"linalg.norm with ord={ord!r}")
 
 
@@ -194,7 +191,7 @@ def _vector_norm(
     *,
     axis: Axis = None,
     keepdims: bool = False,
-    ord: float = 2,  # noqa: A002
+    ord: float = 2,
 ) -> Any:
     axes = normalized(axis, x.ndim)
     if ord == 2:
@@ -208,7 +205,7 @@ def _vector_norm(
 
 
 @rules.rule("linalg.matrix_norm")
-def _matrix_norm(x: Differenced, *, keepdims: bool = False, ord: Any = "fro") -> Any:  # noqa: A002
+def _matrix_norm(x: Differenced, *, keepdims: bool = False, ord: Any = "fro") -> Any:
     return _norm(x, ord, (-2, -1), keepdims)
 
 

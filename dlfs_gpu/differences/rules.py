@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 Rule = Callable[..., Any]
+Function = TypeVar("Function", bound=Rule)
 
 _by_name: dict[str, Rule] = {}
 _by_function: dict[Any, Rule] = {}
@@ -20,7 +21,7 @@ _by_function: dict[Any, Rule] = {}
 REMEDY = "use method='batched' or method='loop', which only evaluate the function"
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
+def rule(*names: str) -> Callable[[Function], Function]:
     """Register a rule that takes the arguments of the function of these names.
 
     Parameters
@@ -29,7 +30,7 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
         ``"sum"``, ``"linalg.norm"``: as in the array API standard or in NumPy.
     """
 
-    def register(function: Rule) -> Rule:
+    def register(function: Function) -> Function:
         for name in names:
             _by_name[name] = function
             try:

@@ -80,7 +80,7 @@ def _swapaxes(x: Differenced, axis1: int, axis2: int) -> Differenced:
 @rules.rule("moveaxis")
 def _moveaxis(x: Differenced, source: Any, destination: Any) -> Differenced:
     sources, places = (
-        normalized(axis if isinstance(axis, tuple | list) else (axis,), x.ndim)
+        normalized(tuple(axis) if isinstance(axis, tuple | list) else axis, x.ndim)
         for axis in (source, destination)
     )
     order = [k for k in range(x.ndim) if k not in sources]
@@ -116,7 +116,7 @@ def _astype(
     dtype: Any,
     /,
     *,
-    copy: bool = True,  # noqa: ARG001
+    copy: bool = True,
     device: Any = None,
 ) -> Differenced:
     xp = x.xp
@@ -124,7 +124,7 @@ def _astype(
         raise TypeError("astype has no rule for moving an array to another device")
     target = xp.result_type(dtype) if xp is np else dtype
     if xp.isdtype(target, "bool"):
-        return x if is_truth(x) else x != 0  # type: ignore[no-any-return]
+        return x if is_truth(x) else x != 0
     if not xp.isdtype(target, "real floating"):
         raise TypeError(
             f"astype to {dtype} has no rule: changes are real numbers; use floor or trunc, or "
@@ -136,7 +136,7 @@ def _astype(
 
 
 @rules.rule("asarray")
-def _asarray(x: Any, /, *, dtype: Any = None, device: Any = None, copy: Any = None) -> Any:  # noqa: ARG001
+def _asarray(x: Any, /, *, dtype: Any = None, device: Any = None, copy: Any = None) -> Any:
     if not isinstance(x, Differenced):
         raise TypeError("asarray takes no list of arrays with changes: use stack or concat")
     return x if dtype is None else _astype(x, dtype, device=device)

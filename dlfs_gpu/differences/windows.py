@@ -150,7 +150,7 @@ def _groups(shape: Shape, target: Shape) -> list[tuple[list[int], list[int]]]:
 def _box_around(start: int, stop: int, sizes: Shape) -> Window:
     """Return the smallest box of leading axes that holds a run of elements in C order."""
     box: list[tuple[int, int]] = []
-    for axis, size in enumerate(sizes):
+    for axis in range(len(sizes)):
         row = math.prod(sizes[axis + 1 :])
         first, last = start // row, (stop - 1) // row
         box.append((first, last + 1))
