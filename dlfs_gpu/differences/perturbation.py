@@ -101,8 +101,8 @@ def difference_gradient(
             start = end
 
     run_in_chunks(run, size, chunk, "gradient" if progress else "")
-    moved_shape = [x.shape[axis] for axis in order]
-    back = [order.index(axis) for axis in range(x.ndim)]
+    moved_shape = tuple(x.shape[axis] for axis in order)
+    back = tuple(order.index(axis) for axis in range(x.ndim))
     gradient = xp.permute_dims(xp.reshape(flat, moved_shape), back)
     if not is_finite(gradient):
         where = list(first_index(~xp.isfinite(gradient)))
