@@ -281,7 +281,10 @@ class _Walk:
         flat = seed(xp, xp.reshape(in_order, (-1,)), part, ((start, stop),), ledger)
         moved = rules.call("reshape", flat, tuple(in_order.shape))
         back = tuple(order.index(axis) for axis in range(x.ndim))
-        return rules.call("permute_dims", moved, back)  # type: ignore[no-any-return]
+        moved = rules.call("permute_dims", moved, back)
+        # As it lies in memory, so that sums over it are rounded alike in each order.
+        moved.value = x
+        return moved  # type: ignore[no-any-return]
 
     def result(self, returned: Any, shape: tuple[int, ...], demand: str) -> Differenced:
         """Return what the function returned, if it is what it must be."""
