@@ -1,11 +1,11 @@
 """Finite differences in 150 digits, with the magnitudes of their terms.
 
 `Exact` follows a function of arrays as `dlfs_gpu.Differenced` does, by other means: it evaluates
-the function at x and at each moved point in multiple precision. Beside that it adds up magnitudes,
-in which minus signs become plus: `size` is the sum of the magnitudes of the terms of a value, and
-`reach` that of its changes. Where f(x + d) − f(x) is found with an error of rounding, the error is a
-small multiple of eps·reach: changes pass through f with its slope, and the rounding of x acts by
-the change of that slope, |f″|·|d|.
+the function at x and at each moved point in multiple precision. Beside that it adds up
+magnitudes, in which minus signs become plus: `size` is the sum of the magnitudes of the terms of
+a value, and `reach` that of its changes. Where only rounding is wrong with f(x + d) − f(x), the
+error is a small multiple of eps·reach: changes pass through f with its slope, and the rounding of
+x acts by the change of that slope, |f″|·|d|.
 """
 
 from __future__ import annotations
@@ -168,9 +168,7 @@ class Exact:
 
     def range(self) -> tuple[float, float]:
         """Return the least and the largest value at any point."""
-        values = np.concatenate(
-            [to_float(self.base).reshape(-1), to_float(self.moved).reshape(-1)]
-        )
+        values = np.concatenate([to_float(self.base).reshape(-1), to_float(self.moved).reshape(-1)])
         return float(values.min()), float(values.max())
 
     def arranged(self, function: Callable[[np.ndarray], np.ndarray]) -> Exact:

@@ -7,7 +7,6 @@ from typing import Any
 
 import mpmath
 import numpy as np
-import pytest
 from exact import SMOOTH, Exact, Smooth, power, to_float, to_mp
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
@@ -45,9 +44,7 @@ class Program:
     def constant(self, shape: tuple[int, ...]) -> np.ndarray:
         """Draw constants: small multiples of 1/4."""
         numbers = self.draw(
-            st.lists(
-                st.integers(-8, 8), min_size=int(np.prod(shape)), max_size=int(np.prod(shape))
-            )
+            st.lists(st.integers(-8, 8), min_size=int(np.prod(shape)), max_size=int(np.prod(shape)))
         )
         return (np.array(numbers).reshape(shape) / 4).astype(self.dtype)
 
@@ -76,7 +73,7 @@ class Program:
         names += ["arrange", "broadcast", "max", "mean", "cumsum", "times itself", "matmul"]
         if small:
             names += ["cube", "prod", "var", "outer", "softmax", "sigmoid"]
-        if 0.05 < low and high < 30:
+        if low > 0.05 and high < 30:
             names += ["root", "norm", "over"]
         if small and self.far_from_jumps():
             names += ["floor", "rint", "sign", "step"]
@@ -148,7 +145,11 @@ class Program:
         exact, c = self.exact, 0.5
         above = to_float(exact.base) > c, to_float(exact.moved) > c
         cube = exact * exact * exact
-        self.add("step", lambda x: np.where(x > c, x * x * x, -x), cube.where(*above, -exact, exact - self.lift(c)))
+        self.add(
+            "step",
+            lambda x: np.where(x > c, x * x * x, -x),
+            cube.where(*above, -exact, exact - self.lift(c)),
+        )
 
     def floor_(self) -> None:
         self.add("floor", np.floor, self.exact.stepped(mpmath.floor))

@@ -113,9 +113,13 @@ def over(xp: Any, numerator: Array, denominator: Array) -> Array:
 
 def _moved_to_zero(xp: Any, x: Array, d: Array) -> Array:
     """Return x + d, or 0 where that is less than 0 by no more than rounding."""
-    moved = x + d
-    rounding = 4 * xp.finfo(moved.dtype).eps * (xp.abs(x) + xp.abs(d))
-    return xp.where((moved < 0) & (moved >= -rounding), xp.zeros_like(moved), moved)
+    return not_below_zero(xp, x + d, xp.abs(x) + xp.abs(d))
+
+
+def not_below_zero(xp: Any, x: Array, scale: Array) -> Array:
+    """Return x, or 0 where it is less than 0 by no more than the rounding of terms of a scale."""
+    rounding = 4 * xp.finfo(x.dtype).eps * scale
+    return xp.where((x < 0) & (x >= -rounding), xp.zeros_like(x), x)
 
 
 @rules.rule("pow", "power", "float_power")
@@ -176,11 +180,29 @@ def abs_change(xp: Any, x: Array, d: Array) -> Array:
     return xp.maximum(d, -(d + 2 * xp.abs(x)))
 
 
-def log_ratio(xp: Any, x: Array, d: Array) -> Array:
-    """Return log((x + d) / x) for x ≥ 0; of x < 0 NaN."""
+def log_ratio(xp: Any, x: Array, d: Array, moved: Array | None = None) -> Array:
+    """Return log((x + d) / x) for x ≥ 0; of x < 0 NaN. `moved` is x + d if it is known better."""
     ratio = d / xp.where(x < 0, xp.full_like(x, xp.nan), x)
     # Where x + d is less than half of x, 1 + d/x would lose digits that x + d has.
-    return where_far(xp, ratio < -0.5, lambda: xp.log1p(ratio), lambda: xp.log((x + d) / x))
+    return where_far(
+        xp,
+        ratio < -0.5,
+        lambda: xp.log1p(ratio),
+        lambda: xp.log((x + d if moved is None else moved) / x),
+    )
+
+
+def two_sum(xp: Any, x: Array, y: Array) -> tuple[Array, Array]:
+    """Return x + y rounded, and what rounding took away [1]_; 0 of infinite sums.
+
+    References
+    ----------
+    .. [1] D. E. Knuth, The Art of Computer Programming, vol. 2, 4.2.2.
+    """
+    total = x + y
+    second = total - x
+    rest = (x - (total - second)) + (y - second)
+    return total, xp.where(rest == rest, rest, xp.zeros_like(rest))
 
 
 def where_far(

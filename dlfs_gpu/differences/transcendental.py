@@ -14,21 +14,8 @@ from typing import Any
 import numpy as np
 
 from dlfs_gpu._validation import Array
-from dlfs_gpu.differences.arithmetic import log_ratio, over, where_far
+from dlfs_gpu.differences.arithmetic import log_ratio, not_below_zero, over, two_sum, where_far
 from dlfs_gpu.differences.pointwise import pointwise
-
-
-def two_sum(xp: Any, x: Array, y: Array) -> tuple[Array, Array]:
-    """Return x + y rounded, and what rounding took away [1]_; 0 of infinite sums.
-
-    References
-    ----------
-    .. [1] D. E. Knuth, The Art of Computer Programming, vol. 2, 4.2.2.
-    """
-    total = x + y
-    second = total - x
-    rest = (x - (total - second)) + (y - second)
-    return total, xp.where(rest == rest, rest, xp.zeros_like(rest))
 
 
 def _exponential(xp: Any, x: Array, d: Array, scale: float, exp: Callable[[Array], Array]) -> Array:
@@ -74,7 +61,8 @@ def _log10(xp: Any, _out: Array, x: Array, d: Array) -> Array:
 
 @pointwise("log1p")
 def _log1p(xp: Any, _out: Array, x: Array, d: Array) -> Array:
-    return log_ratio(xp, 1 + x, d)
+    total, rest = two_sum(xp, x, d)
+    return log_ratio(xp, 1 + x, d, (1 + total) + rest)
 
 
 @pointwise("logaddexp")
@@ -131,13 +119,25 @@ def _tan(xp: Any, _out: Array, x: Array, d: Array) -> Array:
 
 
 @pointwise("sinh")
-def _sinh(xp: Any, _out: Array, x: Array, d: Array) -> Array:
-    return 2 * xp.sinh(d / 2) * xp.cosh(x + d / 2)
+def _sinh(xp: Any, out: Array, x: Array, d: Array) -> Array:
+    """Return 2 sinh(d/2) cosh(x + d/2), the cosine written out if d is small."""
+
+    def near() -> Array:
+        s, c = xp.sinh(d / 2), xp.cosh(d / 2)
+        return 2 * s * (xp.cosh(x) * c + out * s)
+
+    return where_far(xp, xp.abs(d) > 1, near, lambda: 2 * xp.sinh(d / 2) * xp.cosh(x + d / 2))
 
 
 @pointwise("cosh")
-def _cosh(xp: Any, _out: Array, x: Array, d: Array) -> Array:
-    return 2 * xp.sinh(d / 2) * xp.sinh(x + d / 2)
+def _cosh(xp: Any, out: Array, x: Array, d: Array) -> Array:
+    """Return 2 sinh(d/2) sinh(x + d/2), the second sine written out if d is small."""
+
+    def near() -> Array:
+        s, c = xp.sinh(d / 2), xp.cosh(d / 2)
+        return 2 * s * (xp.sinh(x) * c + out * s)
+
+    return where_far(xp, xp.abs(d) > 1, near, lambda: 2 * xp.sinh(d / 2) * xp.sinh(x + d / 2))
 
 
 @pointwise("tanh")
@@ -183,9 +183,10 @@ def _arc(xp: Any, x: Array, d: Array) -> Array:
 
     d is the difference of their sines, C and c = √(1 − x²) are their cosines.
     """
-    cosine = xp.sqrt((1 - x) * (1 + x))
-    moved = xp.sqrt(((1 - x) - d) * ((1 + x) + d))
-    return 2 * xp.atan2(d, moved + cosine)
+    total, rest = two_sum(xp, x, d)
+    square = ((1 - total) - rest) * ((1 + total) + rest)
+    moved = xp.sqrt(not_below_zero(xp, square, xp.ones_like(square)))
+    return 2 * xp.atan2(d, moved + xp.sqrt((1 - x) * (1 + x)))
 
 
 @pointwise("atan", "arctan")
@@ -222,7 +223,7 @@ def _asinh(xp: Any, out: Array, x: Array, d: Array) -> Array:
 def _acosh(xp: Any, out: Array, x: Array, d: Array) -> Array:
     """Return 2 atanh(d / (S + s)); d is the difference of cosines, S and s are the sines."""
     moved, rest = x + d, (x - 1) + d
-    sines = xp.sqrt(rest * (moved + 1)) + xp.sqrt((x - 1) * (x + 1))
+    sines = xp.sqrt(rest) * xp.sqrt(moved + 1) + xp.sqrt(x - 1) * xp.sqrt(x + 1)
     return _hyperbolic_arc(xp, over(xp, d, sines), lambda: xp.acosh(moved) - out)
 
 
@@ -234,4 +235,6 @@ def _hyperbolic_arc(xp: Any, quotient: Array, far_form: Callable[[], Array]) -> 
 @pointwise("atanh", "arctanh")
 def _atanh(xp: Any, _out: Array, x: Array, d: Array) -> Array:
     """Return the change of (log(1 + x) − log(1 − x)) / 2: both terms have the sign of d."""
-    return (log_ratio(xp, 1 + x, d) - log_ratio(xp, 1 - x, -d)) / 2
+    total, rest = two_sum(xp, x, d)
+    upper = log_ratio(xp, 1 + x, d, (1 + total) + rest)
+    return (upper - log_ratio(xp, 1 - x, -d, (1 - total) - rest)) / 2
