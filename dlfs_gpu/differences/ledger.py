@@ -41,5 +41,5 @@ class Ledger:
 
 def _bytes(part: Array) -> int:
     # The array API standard has no itemsize; 8 is the largest.
-    itemsize: int = getattr(part.dtype, "itemsize", 8)
-    return math.prod(part.shape) * itemsize
+    size: int = math.prod(part.shape) * getattr(part.dtype, "itemsize", 8)
+    return size
