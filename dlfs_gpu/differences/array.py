@@ -9,7 +9,7 @@ import numpy as np
 from array_api_compat import device
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from dlfs_gpu._validation import ArgumentError, Array, array_namespace, as_float
+from dlfs_gpu._validation import ArgumentError, Array, array_namespace, as_float, namespace_of
 from dlfs_gpu.differences import rules, windows
 from dlfs_gpu.differences.ledger import Ledger
 from dlfs_gpu.differences.namespace import Namespace
@@ -380,6 +380,21 @@ def check_together(arrays: list[Differenced]) -> Differenced:
                 "another; they must be as many",
             )
     return first
+
+
+def check_library(xp: Any, other: Any) -> None:
+    """Refuse an array of another library, which NumPy might convert in silence."""
+    if isinstance(other, np.ndarray | np.generic):
+        other_library = np if isinstance(other, np.ndarray) else xp
+    elif isinstance(other, Differenced):
+        other_library = other.xp
+    else:
+        other_library = namespace_of(other) if hasattr(other, "dtype") else xp
+    if other_library is not xp:
+        raise TypeError(
+            f"arrays of {xp.__name__} and {other_library.__name__} meet: arrays are not moved by "
+            "themselves; put both on one backend with get_backend().asarray(...)"
+        )
 
 
 def widen(x: Differenced, axes: tuple[int, ...]) -> tuple[Array, Window]:

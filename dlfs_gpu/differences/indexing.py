@@ -22,12 +22,12 @@ def _getitem(x: Differenced, index: Any) -> Differenced:
         index = keys = tuple(map(_without_changes, keys))
     if not all(map(_is_simple, keys)):
         return rearrange(x, lambda numbers: numbers[index])
-    value = x.value[index]
     if Ellipsis not in keys:
         keys = (*keys, Ellipsis)
     fill = keys.index(Ellipsis)
     used = sum(key is not None and key is not Ellipsis for key in keys)
     keys = (*keys[:fill], *(slice(None),) * (x.ndim - used), *keys[fill + 1 :])
+    value = x.value[keys]
 
     inside: list[Any] = []  # the index of the changes
     window: list[tuple[int, int]] = []
@@ -159,9 +159,10 @@ def _last_trace(x: Differenced, *, offset: int = 0, dtype: Any = None) -> Any:
 def _diag(x: Differenced, k: int = 0) -> Any:
     if x.ndim == 2:
         return _diagonal(x, k)
-    longer = rules.call("pad", x, (0, abs(k)))
+    rest = x.xp.zeros((abs(k),), dtype=x.dtype, device=x.device)
+    longer = rules.call("concat", [x, rest])
     places = x.xp.eye(longer.size, k=k, dtype=x.dtype, device=x.device)
-    return places * (longer[:, None] if k >= 0 else longer[None, :])
+    return (longer[:, None] if k >= 0 else longer[None, :]) * places
 
 
 @rules.rule("tril")

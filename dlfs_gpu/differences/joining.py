@@ -11,6 +11,7 @@ from dlfs_gpu.differences import rules, windows
 from dlfs_gpu.differences.array import (
     Differenced,
     as_number,
+    check_library,
     check_together,
     is_truth,
     make,
@@ -25,7 +26,7 @@ from dlfs_gpu.differences.windows import Window
 @rules.rule("concat", "concatenate")
 def _concat(arrays: Sequence[Any], axis: int | None = 0) -> Differenced:
     arrays = list(arrays)
-    xp = namespace(arrays)
+    xp = _library(arrays)
     if axis is None:
         arrays = [_reshaped(xp, x, (-1,)) for x in arrays]
         axis = 0
@@ -60,6 +61,14 @@ def _concat(arrays: Sequence[Any], axis: int | None = 0) -> Differenced:
     return make(like, value, part, box)
 
 
+def _library(arrays: Sequence[Any]) -> Any:
+    """Return the library that all arrays are of."""
+    xp = namespace(arrays)
+    for x in arrays:
+        check_library(xp, x)
+    return xp
+
+
 def _shifted(window: Window, axis: int, by: int) -> Window:
     start, stop = window[axis]
     return (*window[:axis], (start + by, stop + by), *window[axis + 1 :])
@@ -71,7 +80,7 @@ def _reshaped(xp: Any, x: Any, shape: tuple[int, ...]) -> Any:
 
 @rules.rule("stack")
 def _stack(arrays: Sequence[Any], axis: int = 0) -> Differenced:
-    xp = namespace(arrays)
+    xp = _library(arrays)
     arrays = [x if hasattr(x, "dtype") else xp.asarray(x) for x in arrays]
     (axis,) = normalized(axis, len(arrays[0].shape) + 1)
     longer = [
@@ -83,20 +92,20 @@ def _stack(arrays: Sequence[Any], axis: int = 0) -> Differenced:
 
 @rules.rule("vstack")
 def _vstack(arrays: Sequence[Any]) -> Differenced:
-    xp = namespace(arrays)
+    xp = _library(arrays)
     return _concat([_reshaped(xp, x, (1, -1)) if x.ndim < 2 else x for x in arrays], 0)
 
 
 @rules.rule("hstack")
 def _hstack(arrays: Sequence[Any]) -> Differenced:
-    xp = namespace(arrays)
+    xp = _library(arrays)
     arrays = [_reshaped(xp, x, (1,)) if x.ndim == 0 else x for x in arrays]
     return _concat(arrays, 0 if arrays[0].ndim == 1 else 1)
 
 
 @rules.rule("column_stack")
 def _column_stack(arrays: Sequence[Any]) -> Differenced:
-    xp = namespace(arrays)
+    xp = _library(arrays)
     return _concat([_reshaped(xp, x, (-1, 1)) if x.ndim < 2 else x for x in arrays], 1)
 
 

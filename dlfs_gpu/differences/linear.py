@@ -16,6 +16,7 @@ from dlfs_gpu.differences import rules, windows
 from dlfs_gpu.differences.array import (
     Differenced,
     as_float_array,
+    check_library,
     check_together,
     make,
     still,
@@ -28,7 +29,7 @@ from dlfs_gpu.differences.windows import Window, is_empty
 @rules.rule("matmul", "linalg.matmul")
 def _matmul(a: Any, b: Any) -> Any:
     xp = namespace((a, b))
-    a, b = (_operand(xp, x) for x in (a, b))
+    a, b = _operands((a, b))
     if a.ndim == 0 or b.ndim == 0:
         raise ValueError("matmul takes no single numbers; use * instead")
     if a.ndim == 1:
@@ -90,10 +91,18 @@ def _aligned(xp: Any, part: Array, ndim: int) -> Array:
     return xp.reshape(part, (part.shape[0], *(1,) * missing, *part.shape[1:]))
 
 
-def _operand(xp: Any, x: Any) -> Any:
-    if isinstance(x, Differenced):
-        return as_float_array(x)
-    return x if hasattr(x, "dtype") else xp.asarray(x)
+def _operands(args: tuple[Any, ...]) -> list[Any]:
+    """Return arguments as arrays of numbers."""
+    like = next(arg for arg in args if isinstance(arg, Differenced))
+    operands: list[Any] = []
+    for arg in args:
+        check_library(like.xp, arg)
+        if isinstance(arg, Differenced):
+            operands.append(as_float_array(arg))
+        else:
+            is_array = hasattr(arg, "dtype")
+            operands.append(arg if is_array else like.xp.asarray(arg, device=like.device))
+    return operands
 
 
 def _value(x: Any) -> Array:
@@ -106,8 +115,7 @@ def _expanded(x: Any, axis: int) -> Any:
 
 @rules.rule("dot")
 def _dot(a: Any, b: Any) -> Any:
-    xp = namespace((a, b))
-    a, b = (_operand(xp, x) for x in (a, b))
+    a, b = _operands((a, b))
     if a.ndim == 0 or b.ndim == 0:
         return a * b
     if b.ndim == 1 or a.ndim <= 2 >= b.ndim:
@@ -118,7 +126,7 @@ def _dot(a: Any, b: Any) -> Any:
 @rules.rule("vdot")
 def _vdot(a: Any, b: Any) -> Any:
     xp = namespace((a, b))
-    a, b = (_operand(xp, x) for x in (a, b))
+    a, b = _operands((a, b))
     return _matmul(*(_reshaped(xp, x, (-1,)) for x in (a, b)))
 
 
@@ -129,15 +137,14 @@ def _vecdot(a: Any, b: Any, *, axis: int = -1) -> Any:
 
 @rules.rule("inner")
 def _inner(a: Any, b: Any) -> Any:
-    xp = namespace((a, b))
-    a, b = (_operand(xp, x) for x in (a, b))
+    a, b = _operands((a, b))
     return a * b if a.ndim == 0 or b.ndim == 0 else _tensordot(a, b, ([-1], [-1]))
 
 
 @rules.rule("outer", "linalg.outer")
 def _outer(a: Any, b: Any) -> Any:
     xp = namespace((a, b))
-    a, b = (_reshaped(xp, _operand(xp, x), (-1,)) for x in (a, b))
+    a, b = (_reshaped(xp, x, (-1,)) for x in _operands((a, b)))
     return a[:, None] * b[None, :]
 
 
@@ -145,7 +152,7 @@ def _outer(a: Any, b: Any) -> Any:
 def _tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     """Return the product of two matrices: the axes that are summed over, and the others."""
     xp = namespace((a, b))
-    a, b = (_operand(xp, x) for x in (a, b))
+    a, b = _operands((a, b))
     if isinstance(axes, int):
         axes = (list(range(a.ndim - axes, a.ndim)), list(range(axes)))
     summed_a, summed_b = (
@@ -177,10 +184,11 @@ def _einsum(subscripts: str, *operands: Any, optimize: Any = True) -> Any:
     if not isinstance(subscripts, str):
         raise TypeError("einsum has a rule for subscripts written as a string only")
     xp = namespace(operands)
-    operands = tuple(_operand(xp, x) for x in operands)
+    operands = tuple(_operands(operands))
+    einsum = rules.find(xp, ("einsum",))
     like = check_together([x for x in operands if isinstance(x, Differenced)])
     inputs, output = _subscripts(subscripts)
-    value = xp.einsum(subscripts, *map(_value, operands))
+    value = einsum(subscripts, *map(_value, operands))
     letter = next(c for c in string.ascii_letters if c not in subscripts)
     total = None
     for k, x in enumerate(operands):
@@ -194,7 +202,7 @@ def _einsum(subscripts: str, *operands: Any, optimize: Any = True) -> Any:
         ]
         joined = ",".join(names for names, _ in terms)
         arrays = [array for _, array in terms]
-        part = xp.einsum(f"{joined}->{letter}{output}", *arrays, optimize=optimize)
+        part = einsum(f"{joined}->{letter}{output}", *arrays, optimize=optimize)
         total = part if total is None else total + part
     return make(like, value, total, windows.whole(value.shape))
 

@@ -19,15 +19,13 @@ from array_api_compat import device, is_cupy_array
 from dlfs_gpu._validation import (
     ArgumentError,
     Array,
-    check_finite,
-    check_positive,
     first_index,
     is_finite,
     namespace_of,
 )
 from dlfs_gpu.backend import memory_budget, run_in_chunks
 from dlfs_gpu.differences import rules
-from dlfs_gpu.differences.array import Differenced, is_truth, seed
+from dlfs_gpu.differences.array import Differenced, seed
 from dlfs_gpu.differences.ledger import Ledger
 
 Function = Callable[[Any], Any]
@@ -50,7 +48,7 @@ _HINT = (
 def difference_gradient(
     f: Function,
     x: Array,
-    h: float | None,
+    h: float,
     scheme: str,
     max_memory: int | None = None,
     progress: bool = False,
@@ -61,9 +59,9 @@ def difference_gradient(
     ----------
     f : callable
         Maps an array of the shape of `x` to one number, and uses its argument.
-    x : array, real floating-point, not empty
-    h : float, optional
-        Step, in the type of `x`; 1e-4 by default.
+    x : array, real floating-point, finite
+    h : float, positive
+        Step; it is rounded to the type of `x`, and so is the divisor.
     scheme : {"central", "forward"}
         (f(x + h) − f(x − h)) / 2h, or (f(x + h) − f(x)) / h.
     max_memory : int, optional
@@ -78,14 +76,14 @@ def difference_gradient(
     Raises
     ------
     ArgumentError
-        If `x` is empty or not finite, `h` not positive or so small that changes underflow, or
-        `max_memory` too small for one element; if `f` returns no single finite number, one that
-        does not depend on its argument, or different ones for the same argument.
+        If `x` is empty, `h` so small that changes underflow, or `max_memory` too small for one
+        element; if `f` returns no single finite number, one that does not depend on its argument,
+        or different ones for the same argument.
     TypeError
         If `f` is not callable, or does something that no rule is known for.
     """
-    step = check_step(x, h)
-    check_function(f)
+    step = _step_of(x, h)
+    _check_function(f)
     walk = _Walk(f, x, step, scheme)
     size = math.prod(x.shape)
     order, chunk = walk.plan(memory_budget(x, max_memory))
@@ -113,14 +111,14 @@ def difference_gradient(
     return gradient
 
 
-def difference_derivative(f: Function, x: Array, h: float | None, scheme: str) -> Array:
+def difference_derivative(f: Function, x: Array, h: float, scheme: str) -> Array:
     """Return differences of a function that works element by element, at all elements at once.
 
     Parameters, result and errors are those of `difference_gradient`, but that `f` must return
     an array of the shape of `x`.
     """
-    step = check_step(x, h)
-    check_function(f)
+    step = _step_of(x, h)
+    _check_function(f)
     walk = _Walk(f, x, step, scheme)
     xp = walk.xp
     steps = xp.asarray(walk.signs, dtype=x.dtype, device=device(x)) * step
@@ -134,22 +132,20 @@ def difference_derivative(f: Function, x: Array, h: float | None, scheme: str) -
     return derivative
 
 
-def check_step(x: Array, h: float | None) -> float:
+def _step_of(x: Array, h: float) -> float:
     """Return the step as it is in the type of x, and refuse what cannot be differenced."""
     if math.prod(x.shape) == 0:
         raise ArgumentError("x", f"has shape {tuple(x.shape)}: it is empty")
-    check_finite("x", x)
-    h = DEFAULT_STEP if h is None else check_positive("h", h)
     xp = namespace_of(x)
     info = xp.finfo(x.dtype)
-    step = float(xp.asarray(h, dtype=x.dtype)) if h <= info.max else math.inf
-    if not info.smallest_normal / info.eps <= step < math.inf:
-        problem = "large that it overflows" if step > 1 else "small that changes underflow"
+    least, most = float(info.smallest_normal) / float(info.eps), float(info.max) / 4
+    if not least <= h <= most:
+        problem = "small that changes underflow" if h < 1 else "large that changes overflow"
         raise ArgumentError("h", f"is {h}, so {problem} in {x.dtype}")
-    return step
+    return float(xp.asarray(h, dtype=x.dtype))
 
 
-def check_function(f: Any) -> None:
+def _check_function(f: Any) -> None:
     """Refuse what cannot be called."""
     if not callable(f):
         raise TypeError(f"f is {f!r}; it must be a function")
@@ -291,7 +287,7 @@ class _Walk:
         if isinstance(returned, Differenced):
             if returned.shape != shape:
                 raise ArgumentError("f", f"returned an array of shape {returned.shape}; {demand}")
-            if is_truth(returned):
+            if not self.xp.isdtype(returned.dtype, "real floating"):
                 raise TypeError(f"f returned {returned.dtype}; {demand}")
             return returned
         if isinstance(returned, int | float) or hasattr(returned, "dtype"):

@@ -139,6 +139,9 @@ def _where(condition: Any, *choices: Any) -> Differenced:
     if is_truth(x) != is_truth(y):
         x, y = _as_number(x), _as_number(y)
     args = (_as_truth(condition), x, y)
+    if not hasattr(x, "dtype") and not hasattr(y, "dtype"):
+        like = next(arg for arg in args if isinstance(arg, Differenced))
+        args = (args[0], like.xp.asarray(x, device=like.device), y)
     return evaluate(namespace(args).where, _choose, args, truths=True)
 
 

@@ -13,6 +13,7 @@ from dlfs_gpu.differences import rules, windows
 from dlfs_gpu.differences.array import (
     Differenced,
     as_number,
+    check_library,
     check_together,
     is_truth,
     make,
@@ -67,10 +68,9 @@ def evaluate(
 ) -> Differenced:
     """Apply a function that works element by element, and the rule for its changes."""
     args = tuple(_as_array(arg, args) for arg in args)
-    value = function(*(arg.value if isinstance(arg, Differenced) else arg for arg in args))
     if not truths:
-        dtype = value.dtype
-        args = tuple(as_number(arg, dtype) if _is_moving_truth(arg) else arg for arg in args)
+        args = _as_numbers(args)
+    value = function(*(arg.value if isinstance(arg, Differenced) else arg for arg in args))
     like = check_together([arg for arg in args if isinstance(arg, Differenced)])
     xp, shape = like.xp, tuple(value.shape)
     moving = [
@@ -108,13 +108,22 @@ def _still(xp: Any, part: Array, changes: list[Array | None]) -> Array:
 
 def _as_array(arg: Any, args: tuple[Any, ...]) -> Any:
     """Return lists as NumPy arrays, where NumPy's functions would take them."""
-    if isinstance(arg, list | tuple) and namespace(args) is np:
+    xp = namespace(args)
+    if isinstance(arg, list | tuple) and xp is np:
         return np.asarray(arg)
+    check_library(xp, arg)
     return arg
 
 
-def _is_moving_truth(arg: Any) -> bool:
-    return isinstance(arg, Differenced) and is_truth(arg)
+def _as_numbers(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return truth values with changes as numbers of the type that the others have."""
+    xp = namespace(args)
+    types = [arg.dtype for arg in args if hasattr(arg, "dtype")]
+    dtype = next((t for t in types if xp.isdtype(t, "real floating")), xp.float64)
+    return tuple(
+        as_number(arg, dtype) if isinstance(arg, Differenced) and is_truth(arg) else arg
+        for arg in args
+    )
 
 
 def _number_type(value: Array, args: tuple[Any, ...]) -> Any:
