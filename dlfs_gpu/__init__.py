@@ -15,6 +15,7 @@ from dlfs_gpu.data import (
     load_idx,
     load_mnist,
 )
+from dlfs_gpu.differences import Differenced, with_difference
 from dlfs_gpu.functions import (
     binary_cross_entropy_error,
     cross_entropy_error,
@@ -59,6 +60,7 @@ __all__ = [
     "Backend",
     "BackendError",
     "DataError",
+    "Differenced",
     "Dropout",
     "GradientReport",
     "History",
@@ -113,4 +115,5 @@ __all__ = [
     "sum_squared_error",
     "tangent_line",
     "use_backend",
+    "with_difference",
 ]

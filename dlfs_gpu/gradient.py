@@ -25,8 +25,13 @@ from dlfs_gpu.differences.evaluation import (
     loop_differences,
     rounding,
 )
+from dlfs_gpu.differences.perturbation import (
+    DEFAULT_STEP,
+    difference_derivative,
+    difference_gradient,
+)
 
-Method = Literal["loop", "batched"]
+Method = Literal["loop", "batched", "difference"]
 Scheme = Literal["central", "forward"]
 
 # Near eps^(1/3) for central and eps^(1/2) for forward differences, where truncation and rounding
@@ -70,6 +75,7 @@ def numerical_diff(
     x: Any,
     h: float | None = None,
     *,
+    method: Literal["loop", "difference"] = "loop",
     scheme: Scheme = "central",
     nominal_step: bool = False,
 ) -> Any:
@@ -82,7 +88,10 @@ def numerical_diff(
     x : float or array
         Where; an array gives the derivative at each of its elements.
     h : float, optional
-        Step; `default_step` by default.
+        Step; `default_step` by default, and 1e-4 with ``method="difference"``.
+    method : {"loop", "difference"}
+        Whether `f` is evaluated at two points, or once with an array that carries changes; see
+        `numerical_gradient`.
     scheme : {"central", "forward"}
         (f(x+h) − f(x−h)) / 2h, or (f(x+h) − f(x)) / h, the chapter's bad example.
     nominal_step : bool
@@ -98,7 +107,10 @@ def numerical_diff(
     TypeError
         If `x` is neither float32 nor float64 nor integer, or `f` returns no number or array.
     """
-    x, h, scheme = _checked_arguments(x, h, scheme)
+    method = check_choice("method", method, ("loop", "difference"))
+    x, h, scheme = _checked_arguments(x, h, scheme, method)
+    if method == "difference":
+        return difference_derivative(f, x, h, scheme)
     upper, lower, step = _points(x, h, scheme, nominal_step)
 
     def value(point: Any) -> Any:
@@ -127,23 +139,28 @@ def numerical_gradient(
     f : callable
         With ``method="loop"`` it maps an array of the shape of `x` to one number, and may read
         `x` itself instead of its argument, as the book's closures do. With ``"batched"`` it maps
-        K such arrays stacked, (K, *x.shape), to K numbers, (K,).
+        K such arrays stacked, (K, *x.shape), to K numbers, (K,). With ``"difference"`` it maps
+        a `Differenced` array of the shape of `x` to one number: it is written with operators,
+        NumPy's functions or those of ``array_namespace(x)``, and uses its argument.
     x : array, any shape
         Where. The loop writes to `x` and always restores it, also when `f` raises. Integers and
         read-only arrays are copied first, the integers to float64, and a closure over `x` cannot
         see the copy.
     h : float, optional
-        Step; `default_step` by default.
-    method : {"loop", "batched"}
-        How `f` is evaluated; it is never guessed.
+        Step; `default_step` by default, and 1e-4 with ``method="difference"``.
+    method : {"loop", "batched", "difference"}
+        How `f` is evaluated; it is never guessed. ``"difference"`` is the fastest and most exact,
+        and needs a rule for all that `f` does; ``"loop"`` takes any function; ``"batched"`` is
+        for functions without a rule that take stacked arrays. See the notes.
     scheme, nominal_step
         As in `numerical_diff`.
     return_error : bool
         Also return an estimate of each element's error, too small for few elements only: see the
         notes. `f` is evaluated a second time with h/2, and at nine more points.
     max_memory : int, optional
-        Bytes that ``"batched"`` may use for its stacked copies; 256 MiB by default, half of the
-        free memory on a GPU. Halved and tried again when memory runs out.
+        Bytes that ``"batched"`` may use for its stacked copies, and ``"difference"`` for changes;
+        256 MiB by default, half of the free memory on a GPU. Halved and tried again when memory
+        runs out.
     progress : bool
         Show a progress bar.
 
@@ -159,16 +176,29 @@ def numerical_gradient(
         If `h` is not positive and finite, or so small that x + h == x somewhere (with
         `return_error`, x + h/2); if `x` is not finite; if `f` returns another shape, or NaN or
         infinity, or changes its argument (which is then restored); if `max_memory` is less than
-        one copy takes.
+        one copy takes. With ``"difference"`` also if `x` is empty, or the result of `f` does not
+        depend on its argument, or differs for equal arguments; `h` may be as small as changes are
+        not lost to underflow.
     TypeError
-        If `x` is neither float32 nor float64 nor integer, or `f` returns no number or array.
+        If `x` is neither float32 nor float64 nor integer, or `f` returns no number or array. With
+        ``"difference"`` also if `f` does something that no rule is known for, as to take a branch
+        in Python that is not the same for all moved points.
 
     Notes
     -----
-    The error is estimated from what it consists of. Truncation: from the change when h is halved
-    (Richardson [1]_). Rounding in `f`: measured by the fourth differences of nine values near `x`,
-    which leave nothing else of a smooth function (Moré and Wild [2]_), but no less than eps times
-    its value. Rounding of the result: eps times it.
+    ``"loop"`` and ``"batched"`` subtract values of `f` that are nearly equal, which leaves few
+    digits: in float32, for a sigmoid network with h = 1e-4, two or none. ``"difference"`` evaluates
+    the same finite difference at the same h, truncation, kinks and jumps included, from changes
+    that all operations pass on (see `dlfs_gpu.Differenced`), and is right to some units of the last
+    digit of the terms it consists of, in either type and for any `h`. Digits are lost only where
+    the changes by +h and −h are nearly equal, as at an extremum of f: then the error is some
+    eps·h·|f″|. `nominal_step` makes no difference to it, because its step is not rounded.
+
+    The error is estimated from what it consists of. With ``"difference"``: from the change when h
+    is halved, and 16·eps of the largest element. With the others, truncation: from the change
+    when h is halved (Richardson [1]_). Rounding in `f`: measured by the fourth differences of nine
+    values near `x`, which leave nothing else of a smooth function (Moré and Wild [2]_), but no
+    less than eps times its value. Rounding of the result: eps times it.
 
     Measured on 320 random functions of 1 to 200 variables (sums, polynomials, quadratic forms,
     products, exponentials, cross entropies, tanh networks and others: those of
@@ -194,8 +224,15 @@ def numerical_gradient(
     array([6., 8.])
     """
     method = check_choice("method", method, get_args(Method))
-    x, h, scheme = _checked_arguments(x, h, scheme)
+    x, h, scheme = _checked_arguments(x, h, scheme, method)
     xp = namespace_of(x)
+    if method == "difference":
+        gradient = difference_gradient(f, x, h, scheme, max_memory, progress)
+        if not return_error:
+            return gradient
+        half = difference_gradient(f, x, h / 2, scheme, max_memory, progress)
+        terms = 16 * float(xp.finfo(x.dtype).eps) * xp.max(xp.abs(gradient))
+        return gradient, _TRUNCATION[scheme] * xp.abs(gradient - half) + terms
     if method == "loop" and not getattr(getattr(x, "flags", None), "writeable", True):
         x = xp.asarray(x, copy=True)
     points = [_points(x, h, scheme, nominal_step)]
@@ -296,11 +333,14 @@ def tangent_line(f: Function, x: float) -> Function:
     return lambda t: slope * t + intercept
 
 
-def _checked_arguments(x: Any, h: float | None, scheme: Scheme) -> tuple[Array, float, Scheme]:
+def _checked_arguments(
+    x: Any, h: float | None, scheme: Scheme, method: Method
+) -> tuple[Array, float, Scheme]:
     """Return what `x`, `h` and `scheme` mean, or raise what is wrong with them."""
     x = as_float(x)
     scheme = check_choice("scheme", scheme, get_args(Scheme))
     default = default_step(x.dtype, scheme, xp=namespace_of(x))
+    default = DEFAULT_STEP if method == "difference" else default
     h = default if h is None else check_positive("h", h)
     check_finite("x", x)
     return x, h, scheme
