@@ -218,11 +218,8 @@ class Network:
             gradient = self._loss_and_differences(x, t, h, max_memory, threads)[1]
         for key, values in gradient.items():
             if not is_finite(values):
-                raise ArgumentError(
-                    "network",
-                    f"has numbers that overflow in {x.dtype}: the difference of the loss is NaN or "
-                    f"infinite in {key}",
-                )
+                problem = f"overflows in {x.dtype}: its loss has no finite difference in {key}"
+                raise ArgumentError("network", problem)
         return gradient
 
     def freeze_dropout(self) -> None:
@@ -262,8 +259,8 @@ class Network:
             gradients = difference_gradients(
                 self.layers, self.loss_layer, h, x.dtype, max_memory=max_memory, threads=threads
             )
-        grads = self._with_decay(self.params.collect(gradients))
-        return xp.astype(loss, x.dtype, copy=False), grads
+        loss = xp.astype(loss, x.dtype, copy=False)
+        return loss, self._with_decay(self.params.collect(gradients))
 
     def _with_decay(self, grads: dict[str, Array]) -> dict[str, Array]:
         """Return gradients of the loss, weight decay added: of ½λW² any difference is λW too."""
@@ -285,10 +282,9 @@ class Network:
         """Return the loss, (), for arrays that `_check` has seen."""
         loss = self.loss_layer.forward(self._forward(x, training), t)
         if self.weight_decay_lambda:
-            xp = namespace_of(loss)
-            for param in self.params.values():
-                if param.ndim > 1:
-                    loss = loss + 0.5 * self.weight_decay_lambda * xp.sum(param * param)
+            weights = (param for param in self.params.values() if param.ndim > 1)
+            squares = sum(namespace_of(W).sum(W * W) for W in weights)
+            loss = loss + 0.5 * self.weight_decay_lambda * squares
         return loss
 
     def _evaluate(self, x: Array) -> Array:
@@ -298,8 +294,7 @@ class Network:
         def run(start: int, stop: int) -> None:
             blocks.append(self._forward(x[start:stop, ...], training=False))
 
-        widest = max([x.shape[1], *self.sizes])
-        row = 4 * widest * namespace_of(x).finfo(x.dtype).bits // 8
+        row = 4 * max([x.shape[1], *self.sizes]) * namespace_of(x).finfo(x.dtype).bits // 8
         at_once = max(1, min(_EVALUATION_BATCH, memory_budget(x, None) // row))
         with self._lock:
             run_in_chunks(run, x.shape[0], at_once)
@@ -314,7 +309,7 @@ class Network:
         else:
             labels = t if t.ndim == 1 else xp.argmax(t, axis=-1)
             right = (xp.argmax(scores, axis=-1) == labels)[:, None]
-        right = right & ~xp.any(xp.isnan(scores), axis=-1, keepdims=True)
+        right &= ~xp.any(xp.isnan(scores), axis=-1, keepdims=True)
         return int(xp.count_nonzero(right)) / int(x.shape[0])
 
     def _check(self, x: Array, t: Array) -> tuple[Array, Array]:
