@@ -383,7 +383,7 @@ def test_differences_that_overflow_are_no_answer() -> None:
     )
     with (
         np.errstate(over="ignore", invalid="ignore"),
-        pytest.raises(ValueError, match="difference of the loss is NaN or infinite in W"),
+        pytest.raises(ValueError, match=r"^network overflows"),
     ):
         network.numerical_gradient(np.abs(X), np.zeros((7, 3)))
 
