@@ -17,6 +17,8 @@ from pathlib import Path
 if sys.platform != "win32":
     import fcntl
 
+_PREFIX = ".part-"
+
 
 def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a file to read bytes; not a device or a pipe, which may have no end.
@@ -31,21 +33,6 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise OSError(errno.EINVAL, "Not a regular file", os.fspath(path))
     return open(path, "rb")
-
-
-def check_readable(what: str, path: Path) -> None:
-    """Raise an OSError that begins with `what` if there is no regular file that can be read."""
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"{what} is {path}: there is no such file")
-    if path.is_dir():
-        raise IsADirectoryError(f"{what} is {path}: that is a folder; it must be a file")
-    if not path.is_file():
-        raise OSError(f"{what} is {path}: that is a device or a pipe; it must be a regular file")
-    if not os.access(path, os.R_OK):
-        raise PermissionError(f"{what} is {path}: it may not be read")
-
-
-_PREFIX = ".part-"
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dlfs_gpu._files import check_readable, open_regular, output_folder, whole_file, whole_results
+from dlfs_gpu._files import open_regular, output_folder, whole_file, whole_results
 
 NAMES = ("a", "b", "c")
 needs_fifo = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
@@ -47,8 +47,6 @@ class TestOpenRegular:
             with pytest.raises(OSError, match="regular") as caught:
                 open_regular(path)
             assert caught.value.filename == str(path)
-            with pytest.raises(OSError, match="--data"):
-                check_readable("--data", path)
 
 
 class TestWholeFile:

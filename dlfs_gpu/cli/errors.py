@@ -11,12 +11,9 @@ from typer.core import TyperCommand
 from dlfs_gpu._validation import ArgumentError, DataError
 from dlfs_gpu.backend import BackendError
 
-# Arguments of the library that stand for a part of an option's value.
-_PARTS = {"hidden_size": "hidden", "hidden_size_list": "hidden"}
-
 
 class Command(TyperCommand):
-    """A command; its parameters have the names of the arguments that they are passed on as."""
+    """A command; its parameters are called as the arguments of the library that they become."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command, and end with a message if the user's input is at fault."""
@@ -28,8 +25,8 @@ class Command(TyperCommand):
             raise  # typer ends without a word: nobody reads
         except ArgumentError as error:
             options = {param.name: param.opts[0] for param in self.params}
-            name = _PARTS.get(error.argument, error.argument)
-            echo_error(f"{options.get(name, error.argument)} {error.problem}")
+            options["hidden_size_list"] = "--hidden"
+            echo_error(f"{options.get(error.argument, error.argument)} {error.problem}")
         except (BackendError, DataError, MemoryError, OSError) as error:
             echo_error(describe(error))
         raise typer.Exit(2)
