@@ -208,18 +208,21 @@ class Program:
     def max_(self) -> None:
         self.add("max", lambda x: np.max(x, axis=-1, keepdims=True), self._max(self.exact))
 
+    def _columns(self, exact: Exact) -> list[Exact]:
+        def column(k: int) -> Exact:
+            return exact.arranged(lambda a: a[..., k : k + 1])
+
+        return [column(k) for k in range(exact.shape[-1])]
+
     def _max(self, exact: Exact) -> Exact:
-        columns = [exact.arranged(lambda a, k=k: a[..., k : k + 1]) for k in range(exact.shape[-1])]
-        largest = columns[0]
-        for column in columns[1:]:
+        largest, *others = self._columns(exact)
+        for column in others:
             largest = largest.maximum(column)
         return largest
 
     def prod_(self) -> None:
-        exact = self.exact
-        columns = [exact.arranged(lambda a, k=k: a[..., k : k + 1]) for k in range(exact.shape[-1])]
-        product = columns[0]
-        for column in columns[1:]:
+        product, *others = self._columns(self.exact)
+        for column in others:
             product = product * column
         self.add("prod", lambda x: np.prod(x, axis=-1, keepdims=True), product)
 

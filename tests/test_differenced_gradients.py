@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import array_api_compat
@@ -32,7 +33,7 @@ class Network:
 
     def __init__(self, inputs: int, hidden: int, outputs: int, dtype: type) -> None:
         rng = np.random.default_rng(0)
-        self.params = {
+        self.params: dict[str, Any] = {
             "W1": (rng.normal(size=(inputs, hidden)) / 8).astype(dtype),
             "b1": (rng.normal(size=hidden) / 8).astype(dtype),
             "W2": (rng.normal(size=(hidden, outputs)) / 8).astype(dtype),
@@ -197,7 +198,7 @@ class TestLibraryFunctions:
         for t in ([0, 3], [[0, 1], [1, 0]], np.array([0.5, 1.0])):
             with pytest.raises((ValueError, TypeError)):
                 numerical_gradient(
-                    lambda z, t=t: dlfs_gpu.softmax_cross_entropy(z, t), z, method="difference"
+                    partial(dlfs_gpu.softmax_cross_entropy, t=t), z, method="difference"
                 )
 
 
@@ -315,13 +316,13 @@ class TestOwnRules:
         rule = with_difference(area, lambda w, h, dw, dh: w * dh + dw * (h + dh))
         w, h = np.array([1.0, 2.0]), np.array([3.0, 5.0])
         np.testing.assert_array_equal(rule(w, h), [3, 10])
-        for f, expected in (
-            (lambda x: rule(x, h), h),
-            (lambda x: rule(w, x), w),
-            (lambda x: rule(x, x), 2 * w),
-        ):
-            x = h if expected is w else w
-            result = numerical_gradient(lambda x, f=f: f(x).sum(), x, method="difference")
+        cases: list[tuple[Callable[[Any], Any], Any, Any]] = [
+            (lambda x: rule(x, h).sum(), w, h),
+            (lambda x: rule(w, x).sum(), h, w),
+            (lambda x: rule(x, x).sum(), w, 2 * w),
+        ]
+        for f, x, expected in cases:
+            result = numerical_gradient(f, x, method="difference")
             np.testing.assert_allclose(result, expected, rtol=1e-12)
         assert rule.__name__ == "area"
 
@@ -330,7 +331,7 @@ class TestNamespace:
     def test_one_for_each_library(self) -> None:
         x = Differenced(np.ones(2), np.ones((1, 2)))
         y = Differenced(np.ones(3), np.ones((4, 3)))
-        xp = x.__array_namespace__()
+        xp: Any = x.__array_namespace__()
         assert xp is y.__array_namespace__()
         assert array_api_compat.array_namespace(x) is xp
         assert xp.library is np
@@ -412,7 +413,7 @@ class TestWindows:
 
     def test_a_column_stays_a_column(self) -> None:
         """What makes differences of a weight matrix fast: only its own column moves."""
-        x = Differenced(np.ones((6, 4)), np.zeros((2, 6, 4)))
+        x: Any = Differenced(np.ones((6, 4)), np.zeros((2, 6, 4)))
         x.part, x.window = np.ones((2, 6, 1)), ((0, 6), (2, 3))
         hidden = np.tanh(np.ones((5, 6)) @ x + np.ones(4)) ** 2
         assert hidden.window == ((0, 5), (2, 3))

@@ -74,22 +74,24 @@ class TestSmooth:
 
     def test_what_does_not_move_has_no_change(self) -> None:
         """Also where the function is infinite or has no slope."""
-        x = Differenced(np.zeros(2), np.array([[0.0, 1.0]]))
+        x: Any = Differenced(np.zeros(2), np.array([[0.0, 1.0]]))
         with np.errstate(divide="ignore", invalid="ignore"):
             for f in (np.log, np.sqrt, np.cbrt, np.reciprocal, np.arccosh, lambda x: x**-2):
                 assert f(x).change[0, 0] == 0
             assert np.hypot(x, 0).change.tolist() == [[0, 1]]
-            assert np.linalg.norm(x).change.tolist() == [1]
+            length: Any = np.linalg.norm(x)
+            assert length.change.tolist() == [1]
 
     def test_where_the_function_has_no_value_there_is_none(self) -> None:
-        x = Differenced(np.array([1.0]), np.array([[-2.0], [-1.0], [1.0]]))
+        x: Any = Differenced(np.array([1.0]), np.array([[-2.0], [-1.0], [1.0]]))
+        below: Any = Differenced(np.array([-1.0]), np.array([[2.0]]))
         with np.errstate(all="ignore"):
             assert np.isnan(np.log(x).change[0])
             assert np.log(x).change[1] == -np.inf
             assert np.isnan(np.sqrt(x).change[0])
             assert np.sqrt(x).change[1] == -1
             assert np.isnan((x**0.3).change[0])
-            assert np.isnan(np.log(Differenced(np.array([-1.0]), np.array([[2.0]]))).change).all()
+            assert np.isnan(np.log(below).change).all()
 
     def test_root_of_what_moves_to_zero(self) -> None:
         """x² − 2xh + h² is rounded to something below 0 for some x = h."""
@@ -371,8 +373,8 @@ class TestExactRules:
             return np.sum(f(x) * constant(x, weights))
 
         expected = numerical_gradient(weighted, x, 0.25)
-        for options in ({}, {"max_memory": 20_000}):
+        for budget in (None, 20_000):
             result = numerical_gradient(
-                weighted, lib.asarray(x), 0.25, method="difference", **options
+                weighted, lib.asarray(x), 0.25, method="difference", max_memory=budget
             )
             np.testing.assert_array_equal(lib.to_numpy(result), expected)

@@ -10,7 +10,8 @@ import numpy as np
 
 from dlfs_gpu._validation import Array
 from dlfs_gpu.differences import rules, windows
-from dlfs_gpu.differences.array import Differenced, is_truth, make, still
+from dlfs_gpu.differences.array import Differenced, is_truth
+from dlfs_gpu.differences.operands import make, still
 from dlfs_gpu.differences.windows import Window
 
 

@@ -8,16 +8,9 @@ from typing import Any
 import numpy as np
 
 from dlfs_gpu.differences import rules, windows
-from dlfs_gpu.differences.array import (
-    Differenced,
-    as_number,
-    check_library,
-    check_together,
-    is_truth,
-    make,
-    still,
-)
+from dlfs_gpu.differences.array import Differenced, is_truth
 from dlfs_gpu.differences.indexing import rearrange
+from dlfs_gpu.differences.operands import as_number, check_library, check_together, make, still
 from dlfs_gpu.differences.pointwise import namespace
 from dlfs_gpu.differences.reductions import normalized
 from dlfs_gpu.differences.windows import Window

@@ -13,8 +13,8 @@ from typing import Any
 
 from dlfs_gpu._validation import Array
 from dlfs_gpu.differences import rules, windows
-from dlfs_gpu.differences.array import (
-    Differenced,
+from dlfs_gpu.differences.array import Differenced
+from dlfs_gpu.differences.operands import (
     as_float_array,
     check_library,
     check_together,

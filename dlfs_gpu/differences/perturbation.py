@@ -25,8 +25,9 @@ from dlfs_gpu._validation import (
 )
 from dlfs_gpu.backend import memory_budget, run_in_chunks
 from dlfs_gpu.differences import rules
-from dlfs_gpu.differences.array import Differenced, seed
+from dlfs_gpu.differences.array import Differenced
 from dlfs_gpu.differences.ledger import Ledger
+from dlfs_gpu.differences.operands import seed
 
 Function = Callable[[Any], Any]
 

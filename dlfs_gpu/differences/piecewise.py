@@ -12,7 +12,8 @@ from typing import Any
 from dlfs_gpu._validation import Array
 from dlfs_gpu.differences import rules
 from dlfs_gpu.differences.arithmetic import abs_change, two_sum
-from dlfs_gpu.differences.array import Differenced, as_number, is_truth, make
+from dlfs_gpu.differences.array import Differenced, is_truth
+from dlfs_gpu.differences.operands import as_number, make
 from dlfs_gpu.differences.pointwise import evaluate, namespace, pointwise
 from dlfs_gpu.differences.transcendental import maximum_change
 

@@ -10,15 +10,8 @@ import numpy as np
 
 from dlfs_gpu._validation import Array
 from dlfs_gpu.differences import rules, windows
-from dlfs_gpu.differences.array import (
-    Differenced,
-    as_number,
-    check_library,
-    check_together,
-    is_truth,
-    make,
-    still,
-)
+from dlfs_gpu.differences.array import Differenced, is_truth
+from dlfs_gpu.differences.operands import as_number, check_library, check_together, make, still
 
 Change = Callable[..., Array]
 """``change(xp, out, *values, *changes)`` gives the changes (P, ...) of ``out``, the function of the

@@ -9,13 +9,8 @@ import numpy as np
 
 from dlfs_gpu._validation import ArgumentError, Array
 from dlfs_gpu.differences import rules, windows
-from dlfs_gpu.differences.array import (
-    Differenced,
-    as_float_array,
-    is_truth,
-    make,
-    widen,
-)
+from dlfs_gpu.differences.array import Differenced, is_truth
+from dlfs_gpu.differences.operands import as_float_array, make, widen
 from dlfs_gpu.differences.windows import Window
 
 Axis = int | tuple[int, ...] | None

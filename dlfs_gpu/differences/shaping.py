@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from dlfs_gpu.differences import rules, windows
-from dlfs_gpu.differences.array import Differenced, as_number, is_truth, make
+from dlfs_gpu.differences.array import Differenced, is_truth
+from dlfs_gpu.differences.operands import as_number, make
 from dlfs_gpu.differences.pointwise import namespace
 from dlfs_gpu.differences.reductions import normalized
 
