@@ -14,6 +14,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from dlfs_gpu.chapter4 import figures
+from dlfs_gpu.training import History
 from dlfs_gpu.training.curves import plot_curves, png, style
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -135,7 +136,7 @@ def test_early_stopping_is_marked_where_it_happened() -> None:
 def test_plot_curves_replaces_a_file_at_once(tmp_path: Path, test_accuracy: list[float]) -> None:
     path = tmp_path / "curves.png"
     path.write_bytes(b"old")
-    plot_curves([2.0, 1.0, 0.5], [0, 3], [0.1, 0.9], test_accuracy, path)
+    plot_curves(History([0, 3], [0.1, 0.9], test_accuracy, _losses=[np.arange(3.0)]), path)
     assert path.read_bytes().startswith(PNG)
     assert [file.name for file in tmp_path.iterdir()] == ["curves.png"]
 

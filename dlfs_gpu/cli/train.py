@@ -158,13 +158,7 @@ def _write(
                 path, network, classes=data.classes, data=origin
             ),
             "history.csv": history.write_csv,
-            "curves.png": lambda path: plot_curves(
-                history.losses,
-                history.iterations,
-                history.train_accuracy,
-                history.test_accuracy,
-                path,
-            ),
+            "curves.png": lambda path: plot_curves(history, path),
             "summary.json": lambda path: path.write_text(
                 json.dumps(summary, indent=2, default=str) + "\n", encoding="utf-8"
             ),

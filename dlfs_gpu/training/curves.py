@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from dlfs_gpu._files import whole_file
+from dlfs_gpu.training.history import History
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,30 +88,15 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def plot_curves(
-    losses: ArrayLike,
-    iterations: Sequence[int],
-    train_accuracy: Sequence[float],
-    test_accuracy: Sequence[float],
-    path: str | os.PathLike[str],
-) -> None:
+def plot_curves(history: History, path: str | os.PathLike[str]) -> None:
     """Draw loss and accuracies of a training, as the chapter does, and write them as a PNG.
 
-    Parameters
-    ----------
-    losses : array_like, shape (iterations,)
-        Loss of each update.
-    iterations : sequence of int
-        Updates done before each evaluation.
-    train_accuracy, test_accuracy : sequence of float
-        Accuracies at these; the second may be empty.
-    path : path
-        Where to; an existing file stays whole until it is replaced.
+    An existing file stays whole until it is replaced.
     """
     with style(), whole_file(path) as part:
         figure, (left, right) = new_figure((10, 3.8), columns=2)
-        draw_losses(left, losses)
-        draw_accuracies(right, iterations, train_accuracy, test_accuracy)
+        draw_losses(left, history.losses)
+        draw_accuracies(right, history.iterations, history.train_accuracy, history.test_accuracy)
         part.write_bytes(png(figure))
 
 
