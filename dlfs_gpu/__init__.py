@@ -16,6 +16,7 @@ from dlfs_gpu.data import (
     load_mnist,
 )
 from dlfs_gpu.differences import Differenced, with_difference
+from dlfs_gpu.differences.comparison import GradientReport
 from dlfs_gpu.functions import (
     binary_cross_entropy_error,
     cross_entropy_error,
@@ -43,7 +44,7 @@ from dlfs_gpu.gradient import (
     numerical_gradient,
     tangent_line,
 )
-from dlfs_gpu.gradient_check import GradientReport, check_gradients
+from dlfs_gpu.gradient_check import check_gradient, check_gradients
 from dlfs_gpu.layers import Affine, Dropout, Identity, Relu, Sigmoid, Tanh
 from dlfs_gpu.losses import MeanSquaredError, SigmoidWithLoss, SoftmaxWithLoss, SumSquaredError
 from dlfs_gpu.models import MultiLayerNet, SimpleNet, TwoLayerNet, simpleNet
@@ -82,6 +83,7 @@ __all__ = [
     "Trainer",
     "TwoLayerNet",
     "binary_cross_entropy_error",
+    "check_gradient",
     "check_gradients",
     "cross_entropy_error",
     "default_step",
