@@ -118,7 +118,7 @@ def gradients(plan: Plan) -> list[dict[str, Any]]:
     work = Work(plan.data)
     deep = replace(work, sizes=(784, 512, 512, 10), activation="relu")
     with Comparison(plan.choose(GRADIENTS)) as comparison:
-        entries = [_differentiated(comparison, work, plan.rounds(10))]
+        entries = [_differentiated(comparison, work, plan.rounds(3))]
         if not plan.quick:
             entries.append(_differentiated(comparison, deep, 3))
     return entries
@@ -128,7 +128,7 @@ def functions(plan: Plan) -> list[dict[str, Any]]:
     """Time numerical gradients of plain code as a function of W1, and take their errors."""
     work = Work(plan.data, only_w1=True)
     with Comparison(plan.choose(FUNCTIONS)) as comparison:
-        return [_differentiated(comparison, work, plan.rounds(10))]
+        return [_differentiated(comparison, work, plan.rounds(3))]
 
 
 def scaling(plan: Plan) -> list[dict[str, Any]]:
