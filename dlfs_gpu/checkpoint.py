@@ -101,7 +101,12 @@ def save_model(
         array = network.backend.to_numpy(param)
         check_finite(key, array)
         arrays[key] = np.ascontiguousarray(array, array.dtype.name)
-    content = {"activation": network.activation, "classes": labels, "data": told}
+    content = {
+        "sizes": network.sizes,
+        "activation": network.activation,
+        "classes": labels,
+        "data": told,
+    }
     entry = json.dumps(content | {"sha256": _digest(content, arrays)})
     with whole_file(path) as part:
         part.write_bytes(safetensors.numpy.save(arrays, {_ENTRY: entry}))
@@ -145,11 +150,11 @@ def load_model(path: str | os.PathLike[str], *, backend: str | Backend | None = 
     if content.pop("sha256", None) != _digest(content, arrays):
         raise DataError(f"{path} is damaged: its SHA-256 is not that of its content")
     # From here on, all is as save_model checked and wrote it.
-    sizes = [len(arrays["W1"]), *(len(arrays[f"b{k + 1}"]) for k in range(len(arrays) // 2))]
+    inputs, *hidden, outputs = content["sizes"]
     network = MultiLayerNet(
-        sizes[0],
-        sizes[1:-1],
-        sizes[-1],
+        inputs,
+        hidden,
+        outputs,
         content["activation"],
         weight_init_std=0.0,
         dtype=arrays["W1"].dtype,
@@ -165,19 +170,21 @@ def _digest(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for key, array in sorted(arrays.items()):
         digest.update(f"{key} {array.dtype} {array.shape}".encode())
-        digest.update(array)
+        digest.update(array.data)
     return digest.hexdigest()
 
 
 def _check_data(data: dict[str, Any]) -> None:
     """Raise ArgumentError if what a network was trained on is not told as `save_model` says."""
-    for key in ("name", "label_column"):
-        if not isinstance(data.get(key), str | None):
-            raise ArgumentError(key, f"in data is {reprlib.repr(data[key])}; it must be a string")
+    features = data.get("features", [])
+    fits = {
+        "name": isinstance(data.get("name"), str | None),
+        "label_column": isinstance(data.get("label_column"), str | None),
+        "features": isinstance(features, list) and {type(name) for name in features} <= {str},
+    }
+    for key, fit in fits.items():
+        if not fit:
+            kind = "a list of strings" if key == "features" else "a string"
+            raise ArgumentError(key, f"in data is {reprlib.repr(data[key])}; it must be {kind}")
     if data.get("scale") is not None:
         check_positive("scale", data["scale"])
-    features = data.get("features", [])
-    if not isinstance(features, list) or not all(isinstance(name, str) for name in features):
-        raise ArgumentError(
-            "features", f"in data is {reprlib.repr(features)}; it must be a list of strings"
-        )
