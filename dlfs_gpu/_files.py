@@ -7,17 +7,12 @@ import errno
 import os
 import shutil
 import stat
-import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Collection, Iterator, Sequence
 from io import BufferedReader
 from pathlib import Path
-
-if sys.platform != "win32":
-    import fcntl
-
-_PREFIX = ".part-"
 
 
 def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
@@ -33,6 +28,11 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise OSError(errno.EINVAL, "Not a regular file", os.fspath(path))
     return open(path, "rb")
+
+
+# Of unfinished files, and of folders of them.
+_PREFIX = ".dlfs_gpu-"
+_ABANDONED = 3600  # seconds, after which nobody still writes them
 
 
 @contextlib.contextmanager
@@ -56,7 +56,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         # A full disk comes without a name.
         if error.filename in (None, str(part)):
-            raise _under_name(error, path) from error
+            text = error.strerror or str(error)
+            raise OSError(error.errno or errno.EIO, text, str(path)) from error
         raise
     finally:
         with contextlib.suppress(OSError):
@@ -70,15 +71,15 @@ def whole_results(folder: Path, names: Sequence[str]) -> Iterator[Path]:
     Nothing is replaced if the ``with`` block ends with an error. A file among `names` that is not
     written is removed from `folder`: it would be one of other results. The last of `names` is
     removed first and put in place last: where it is, all are of the same results, even if a run
-    was killed in between. What such a run left behind is removed by the next one.
+    was killed in between. What such a run left behind is removed an hour later.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder), tempfile.TemporaryDirectory(prefix=_PREFIX, dir=folder) as part:
-        try:
-            yield Path(part)
-        except OSError as error:
-            name = str(error.filename or part).replace(part, str(folder))
-            raise _under_name(error, name) from error
+    for left in folder.glob(_PREFIX + "*/"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=folder) as part:
+        yield Path(part)
         written = [name for name in names if Path(part, name).exists()]
         for name in written:
             _write_through(Path(part, name))
@@ -112,34 +113,7 @@ def output_folder(path: Path, names: Collection[str] = ()) -> Path:
     return path
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other run publishes results in a folder, and remove what dead runs left.
-
-    A lock ends with the process that holds it: once it is ours, whatever lies there is of the
-    dead. Where folders cannot be locked (Windows, some network drives), nothing is removed.
-    """
-    if sys.platform == "win32":
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            for left in folder.glob(_PREFIX + "*"):
-                if left.is_dir():
-                    shutil.rmtree(left, ignore_errors=True)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _write_through(path: Path) -> None:
     """Have the system put a file on the disk, so that a power cut leaves it or the one before."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
-
-
-def _under_name(error: OSError, path: str | Path) -> OSError:
-    """Return an error again, with the name of the file that the user knows."""
-    return OSError(error.errno or errno.EIO, error.strerror or str(error), str(path))

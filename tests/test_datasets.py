@@ -133,7 +133,7 @@ class TestRealMnist:
             assert hashlib.sha256(content).hexdigest() == mnist._MNIST.sha256[unpacked]
 
     def test_it_is_not_fashion_mnist(self, mnist_dir: Path) -> None:
-        with pytest.raises(DataError, match=f"{TRAIN_IMAGES} is MNIST's, not Fashion-MNIST's"):
+        with pytest.raises(DataError, match=f"{TRAIN_IMAGES} is not Fashion-MNIST's"):
             load_fashion_mnist(data_dir=mnist_dir)
 
 
@@ -198,13 +198,6 @@ class TestLocalFiles:
         monkeypatch.setenv("DLFS_GPU_DATA", "")
         with pytest.raises(ConnectionError, match=TRAIN_IMAGES):
             load_mnist()
-
-    def test_the_other_data_set(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Files of both sets have the same names."""
-        other = dataclasses.replace(mnist._FASHION_MNIST, sha256=dict.fromkeys(FILES, ""))
-        monkeypatch.setattr(mnist, "_FASHION_MNIST", other)
-        with pytest.raises(DataError, match=f"{TRAIN_IMAGES} is MNIST's, not Fashion-MNIST's"):
-            load_fashion_mnist(data_dir=folder)
 
     def test_unpacked_files_without_a_known_digest(self, folder: Path) -> None:
         unpack(folder, TEST_LABELS)
@@ -321,23 +314,14 @@ class TestDownload:
         first, second = mirrors
         (second / TRAIN_LABELS).write_bytes(b"something else")
         shutil.copytree(second, first)
-        with pytest.raises(ConnectionError, match=f"{TRAIN_LABELS} cannot be .*(?s:.*SHA256){{2}}"):
+        with pytest.raises(ConnectionError, match=f"{TRAIN_LABELS} is not there(?s:.*SHA256){{2}}"):
             load_mnist()
         assert [path.name for path in cache.iterdir()] == [TRAIN_IMAGES]
-
-    @pytest.mark.parametrize("limit", ["_MOST_BYTES", "_MOST_SECONDS"])
-    def test_no_download_without_end(
-        self, mirrors: tuple[Path, Path], cache: Path, monkeypatch: pytest.MonkeyPatch, limit: str
-    ) -> None:
-        monkeypatch.setattr(mnist, limit, 0)
-        with pytest.raises(ConnectionError, match=r"longer than 0 (bytes|seconds)"):
-            load_mnist()
-        assert list(cache.iterdir()) == []
 
     def test_no_network(self, folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         addresses = ("http://127.0.0.1:9/one/", "http://127.0.0.1:9/two/")
         replace_both(monkeypatch, mirrors=addresses)
-        with pytest.raises(ConnectionError, match="MNIST is not here") as caught:
+        with pytest.raises(ConnectionError, match="cannot be downloaded") as caught:
             load_mnist()
         for part in (*addresses, *FILES, "refused", str(cache), "data_dir", "DLFS_GPU_DATA"):
             assert part in str(caught.value)
@@ -346,9 +330,8 @@ class TestDownload:
             shutil.copyfile(folder / file, cache / file)
         np.testing.assert_array_equal(load_mnist()[1][1], T_TEST)
         (cache / TEST_LABELS).write_bytes(b"damaged")
-        with pytest.raises(ConnectionError, match=f"{TEST_LABELS} is damaged") as caught:
+        with pytest.raises(ConnectionError, match=f"{TEST_LABELS} is not there, or is damaged"):
             load_mnist()
-        assert "is not here" not in str(caught.value)
 
 
 class TestOneHot:

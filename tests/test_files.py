@@ -5,7 +5,6 @@ import os
 import stat
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +156,7 @@ class TestWholeResults:
         with pytest.raises(OSError, match="No space left") as caught:
             fail()
         assert caught.value.errno == errno.ENOSPC
-        assert caught.value.filename == str(tmp_path / "b")
+        assert Path(caught.value.filename).name == "b"
         assert contents(tmp_path) == dict.fromkeys(NAMES, "old")
 
     def test_a_folder_that_was_removed_is_made_again(self, tmp_path: Path) -> None:
@@ -191,7 +190,6 @@ class TestWholeResults:
             write()
         assert "c" not in contents(tmp_path)
 
-    @pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked there")
     def test_what_a_killed_run_left_is_removed(self, tmp_path: Path) -> None:
         script = (
             "import os, sys; from pathlib import Path; from dlfs_gpu._files import whole_results\n"
@@ -200,28 +198,17 @@ class TestWholeResults:
         )
         assert subprocess.run([sys.executable, "-c", script, str(tmp_path)]).returncode == 9
         (left,) = tmp_path.iterdir()
-        assert left.name.startswith(".part-")
+        os.utime(left, (0, 0))
         with whole_results(tmp_path, NAMES) as part:
             (part / "a").write_text("new")
         assert contents(tmp_path) == {"a": "new"}
 
-    @pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked there")
-    def test_live_runs_take_turns(self, tmp_path: Path) -> None:
-        found = []
-
-        def second() -> None:
-            with whole_results(tmp_path, NAMES) as part:
-                found.append((tmp_path / "a").read_text())
-                (part / "b").write_text("second")
-
-        thread = threading.Thread(target=second)
-        with whole_results(tmp_path, NAMES) as part:
-            thread.start()
-            thread.join(0.2)
-            (part / "a").write_text("first")
-        thread.join()
-        assert found == ["first"]
-        assert contents(tmp_path) == {"b": "second"}
+    def test_live_runs_are_left_alone(self, tmp_path: Path) -> None:
+        with whole_results(tmp_path, NAMES) as one:
+            with whole_results(tmp_path, NAMES) as two:
+                (two / "a").write_text("second")
+            (one / "b").write_text("first")
+        assert contents(tmp_path) == {"b": "first"}
 
 
 class TestOutputFolder:

@@ -64,8 +64,11 @@ def test_pair_packed(images: Path, labels: Path) -> None:
 
 
 def test_packed_content_is_known_by_itself(images: Path, labels: Path) -> None:
-    images.write_bytes(gzip.compress(images.read_bytes()))
-    np.testing.assert_array_equal(load_idx(images, labels)[0], IMAGES)
+    unpacked = images.with_suffix(".gz")
+    images.rename(unpacked)
+    images.write_bytes(gzip.compress(unpacked.read_bytes()))
+    for path in (images, unpacked):
+        np.testing.assert_array_equal(load_idx(path, labels)[0], IMAGES)
 
 
 def test_missing_file(images: Path, tmp_path: Path) -> None:
@@ -100,7 +103,7 @@ def test_counts_differ(images: Path, labels: Path) -> None:
         (b"PK\x03\x04" + bytes(40), "starts with b'PK"),
         (b"\0\0\x0d\x03" + bytes(40), "starts with"),
         (b"\0\0\x08\x04" + bytes(40), "starts with"),
-        (idx(IMAGES)[:15], "truncated"),
+        (idx(IMAGES)[:15], "sizes"),
         (idx(IMAGES)[:-1], "truncated"),
         (idx(IMAGES) + b"\0", "too long"),
         (idx(IMAGES[:0]), "empty"),
@@ -121,8 +124,6 @@ def test_faulty_gzip(images: Path, labels: Path) -> None:
     for bad in (good[:-8] + bytes(4) + good[-4:], good[:10] + b"\xff" + good[11:], good + b"more"):
         path.write_bytes(bad)
         refuses(path, labels, path, "corrupted")
-    path.write_bytes(idx(IMAGES))
-    refuses(path, labels, path, "not a gzip file")
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from dlfs_gpu._files import open_regular
 from dlfs_gpu._validation import DataError
 
-_DIMENSIONS = {"images": 3, "labels": 1}
-
 _DEFLATE_LIMIT = 1032
 """More bytes than this cannot come out of one packed byte (zlib's technical details)."""
 
@@ -46,57 +44,41 @@ def load_idx(
     OSError
         If a file is missing, cannot be read, or is not a regular file.
     DataError
-        If a file is not gzip though named so, is corrupted, truncated or too long, is not IDX, is
-        empty, holds labels where images are expected or the reverse, or if the numbers of images
-        and labels differ. The message names the file.
+        If a file is corrupted, truncated or too long, is not IDX, is empty, holds labels where
+        images are expected or the reverse, or if the numbers of images and labels differ. The
+        message names the file.
     """
-    x, t = _read(Path(images), "images"), _read(Path(labels), "labels")
+    x, t = _read(Path(images), "images", 3), _read(Path(labels), "labels", 1)
     if len(x) != len(t):
-        raise DataError(
-            f"{images} holds {len(x)} images and {labels} {len(t)} labels: "
-            "there must be as many of one as of the other"
-        )
+        raise DataError(f"{images} holds {len(x)} images, but {labels} {len(t)} labels")
     return x, t.astype(np.int64)
 
 
-def _read(path: Path, kind: str) -> NDArray[np.uint8]:
+def _read(path: Path, kind: str, dimensions: int) -> NDArray[np.uint8]:
     """Read no more than the header says, and no more than the file can hold."""
+    magic = bytes([0, 0, 8, dimensions])
     with open_regular(path) as file:
         largest = os.fstat(file.fileno()).st_size
         packed = file.peek(2)[:2] == b"\x1f\x8b"
-        if path.suffix == ".gz" and not packed:
-            raise DataError(f"{path} is not a gzip file")
         if packed:
             largest *= _DEFLATE_LIMIT
         stream = gzip.GzipFile(fileobj=file) if packed else file
         try:
-            shape = _shape(path, stream.read(4 + 4 * _DIMENSIONS[kind]), kind)
+            header = stream.read(4 + 4 * dimensions)
+            if header[:4] != magic or len(header) < 4 + 4 * dimensions:
+                raise DataError(
+                    f"{path} starts with {header!r}; {kind} start with {magic!r} and "
+                    f"{dimensions} sizes of four bytes: are images and labels swapped?"
+                )
+            # Python's integers: the product of sizes that a file makes up may pass 64 bits.
+            shape = tuple(np.frombuffer(header, ">u4", offset=4).tolist())
             length = math.prod(shape)
             # One byte more, for files that are too long; it also makes gzip see its checksum.
             content = stream.read(min(length, largest) + 1)
-        except EOFError:
-            raise DataError(f"{path} is truncated: its gzip stream has no end") from None
-        except (gzip.BadGzipFile, zlib.error) as error:
-            raise DataError(f"{path} is a corrupted gzip file: {error}") from error
-    if len(content) != length:
-        fault = "truncated" if len(content) < length else "too long"
-        raise DataError(f"{path} is {fault}: its sizes {shape} make {length} bytes")
-    return np.frombuffer(content, np.uint8).reshape(shape).copy()
-
-
-def _shape(path: Path, header: bytes, kind: str) -> tuple[int, ...]:
-    """Return the sizes that the header of a file of images or labels gives."""
-    magic = {name: bytes([0, 0, 8, ndim]) for name, ndim in _DIMENSIONS.items()}
-    if header[:4] != magic[kind]:
-        swapped = header[:4] in magic.values()
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise DataError(f"{path} is a truncated or corrupted gzip file: {error}") from error
+    if length == 0 or len(content) != length:
         raise DataError(
-            f"{path} starts with {header[:4]!r}; {kind} start with {magic[kind]!r}"
-            + (": are the two files swapped?" if swapped else "")
+            f"{path} is empty, truncated or too long: its sizes {shape} make {length} bytes"
         )
-    if len(header) < 4 + 4 * _DIMENSIONS[kind]:
-        raise DataError(f"{path} is truncated: its header has {len(header)} bytes")
-    # Python's integers: the product of sizes that a file makes up may pass 64 bits.
-    shape = tuple(np.frombuffer(header, ">u4", offset=4).tolist())
-    if 0 in shape:
-        raise DataError(f"{path} is empty: its sizes are {shape}")
-    return shape
+    return np.frombuffer(content, np.uint8).reshape(shape).copy()
