@@ -22,7 +22,7 @@ from dlfs_gpu._validation import (
     check_unit_targets,
     namespace_of,
 )
-from dlfs_gpu.differences.series import cumulants, log_mean_exp, log_mean_exp_of_one
+from dlfs_gpu.differences.series import cumulants, log_mean_exp, log_mean_exp_of_one, sigmoid_series
 from dlfs_gpu.functions import label_rows, log_softmax, relu, sigmoid, softmax
 
 
@@ -129,7 +129,7 @@ class SoftmaxWithLoss:
         return slope * (d - e) + total * curved
 
     def line_saved(
-        self, W: Array, reach: float, eps: float, budget: int
+        self, W: Array | None, reach: float, eps: float, budget: int
     ) -> tuple[Array, ...] | None:
         """Return what `line_difference` needs for changes along the rows of W, or None.
 
@@ -138,8 +138,8 @@ class SoftmaxWithLoss:
 
         Parameters
         ----------
-        W : array, shape (J, C)
-            Each row is a direction in which the scores move.
+        W : array, shape (J, C), or None
+            Each row is a direction in which the scores move; None for single scores.
         reach : float
             Largest absolute value of s that will be asked for. Where it makes more than 16 terms
             necessary the answer is None: there `difference` is cheaper. Waits for a GPU.
@@ -156,16 +156,25 @@ class SoftmaxWithLoss:
         ----------
         .. [1] P. McCullagh, "Tensor Methods in Statistics" (1987), chapter 2.
         """
-        xp = namespace_of(W)
-        y, likeliest, total, slope, _ = self.saved()
-        bound = reach * float(xp.max(xp.max(W, axis=1) - xp.min(W, axis=1)))
+        xp = namespace_of(self.log_y)
+        span = 1.0 if W is None else float(xp.max(xp.max(W, axis=1) - xp.min(W, axis=1)))
+        bound = reach * span
         # The series converges up to a bound of π. Its terms may be larger than the slope, by 2^16
         # where soft targets are near the predictions.
         enough = (k for k in range(2, 17) if (bound / 2.5) ** k < eps * 2.0**-16)
         terms = next(enough, None)
-        size = 8 * (3 * math.prod(W.shape) + (terms or 0) * y.shape[0] * W.shape[0])
-        if terms is None or size > budget:
+        if terms is None:
             return None
+        if W is None:
+            # Of one score, log(1 + p·expm1(d)) has the slope σ(x + d) with p = σ(x); for the
+            # likeliest class as in `column_difference`.
+            sign, log_p, total, slope = self.column_saved()
+            p = xp.exp(log_p)
+            curved = sigmoid_series(p * (1 - p), 0.5 - p, terms - 1)
+            return slope, *(total * sign**k * c / k for k, c in enumerate(curved, 2))
+        if 8 * (3 * math.prod(W.shape) + terms * self.log_y.shape[0] * W.shape[0]) > budget:
+            return None
+        y, likeliest, total, slope, _ = self.saved()
         W = xp.astype(W, y.dtype, copy=False)
         along = xp.matmul(slope, W.T)
         curved = cumulants(y, W, xp.argmax(likeliest, axis=-1), terms)

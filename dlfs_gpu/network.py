@@ -24,7 +24,7 @@ from dlfs_gpu.differences.stack import difference_gradients
 from dlfs_gpu.gradient import numerical_gradient
 from dlfs_gpu.losses import SoftmaxWithLoss
 from dlfs_gpu.parameters import Parameters, refuse_shared_memory
-from dlfs_gpu.protocols import Elementwise, Layer, Loss, Random, Switched
+from dlfs_gpu.protocols import Elementwise, Layer, Loss, Random, Switched, offers
 
 GradientMethod = Literal["loop", "batched", "difference"]
 
@@ -228,7 +228,7 @@ class Network:
     def freeze_dropout(self) -> None:
         """Make every layer that draws at random keep what it draws next."""
         for layer in self.layers:
-            if isinstance(layer, Random):
+            if offers(layer, Random):
                 layer.frozen = True
 
     def _loss_and_gradient(self, x: Array, t: Array) -> tuple[Array, dict[str, Array]]:
@@ -286,7 +286,7 @@ class Network:
     def _forward(self, x: Array, training: bool) -> Array:
         """Return the output of the last layer for a batch (N, I), with dropout on or off."""
         for layer in self.layers:
-            if isinstance(layer, Switched):
+            if offers(layer, Switched):
                 layer.train_flg = training
             x = layer.forward(x)
         return x
@@ -337,7 +337,7 @@ class Network:
     def _outputs(self, x: Array) -> int:
         """Return the number of scores for each sample."""
         last = next((k for k in reversed(range(len(self.layers))) if self._has_weights(k)), None)
-        if last is not None and all(isinstance(a, Elementwise) for a in self.layers[last + 1 :]):
+        if last is not None and all(offers(a, Elementwise) for a in self.layers[last + 1 :]):
             return self.sizes[-1]
         with self._lock:  # Of other layers, only trying tells.
             return int(self._forward(x[:1, ...], training=False).shape[-1])
@@ -372,7 +372,7 @@ class Network:
     def _refuse_random(self) -> None:
         """Raise ArgumentError if a layer draws at random in every pass."""
         for layer in self.layers:
-            if isinstance(layer, Random) and not layer.frozen:
+            if offers(layer, Random) and not layer.frozen:
                 raise ArgumentError(
                     "network",
                     f"has a {type(layer).__name__} layer that draws anew at every pass, so losses "

@@ -13,7 +13,7 @@ import numpy as np
 from array_api_compat import is_cupy_array, is_numpy_array
 
 from dlfs_gpu._validation import ArgumentError, Array
-from dlfs_gpu.protocols import Trainable
+from dlfs_gpu.protocols import Trainable, offers
 
 
 class Parameters(MutableMapping[str, Array]):
@@ -32,7 +32,7 @@ class Parameters(MutableMapping[str, Array]):
         self._places: dict[str, tuple[Trainable, str]] = {}
         used: defaultdict[str, int] = defaultdict(int)
         for layer in layers:
-            if isinstance(layer, Trainable) and layer.params:
+            if offers(layer, Trainable) and layer.params:
                 number = 1 + max(used[name] for name in layer.params)
                 for name in layer.params:
                     used[name] = number

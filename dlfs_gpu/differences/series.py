@@ -27,10 +27,15 @@ def cumulants(y: Array, W: Array, origin: Array, terms: int) -> list[Array]:
     """
     xp = namespace_of(y)
     order = xp.argsort(origin, stable=True)
+    y = xp.take(y, order, axis=0)
+    pairs = zip(*xp.unique_counts(origin), strict=True)
+    by_label = sorted((int(label), int(count)) for label, count in pairs)
     parts: list[list[Array]] = [[] for _ in range(terms)]
-    for label in xp.sort(xp.unique_values(origin)):
-        along = (W - xp.take(W, xp.reshape(label, (1,)), axis=1)).T
-        rows = xp.take(y, xp.nonzero(origin == label)[0], axis=0)
+    start = 0
+    for label, count in by_label:
+        rows = y[start : start + count, ...]
+        start += count
+        along = (W - W[:, label : label + 1]).T
         power = along
         for part in parts:
             part.append(rows @ power)
@@ -42,6 +47,28 @@ def cumulants(y: Array, W: Array, origin: Array, terms: int) -> list[Array]:
         products = (math.comb(n, k) * c * moments[n - k - 1] for k, c in enumerate(result))
         result.append(moment - sum(products))
     return [c / math.factorial(k) for k, c in enumerate(result[1:], 2)]
+
+
+def sigmoid_series(b: Array, g: Array, terms: int) -> list[Array]:
+    """Return the coefficients of d, d², ... in σ(x + d) − σ(x).
+
+    They are b·R_k(g), where b = σ(x)·σ(−x) and g = ½ − σ(x): as slopes of these are −2·b·g·(−1)
+    and −b, (k + 1)·R_(k+1) = 2·g·R_k − (¼ − g²)·R_k'. No digit of b is lost in the tails.
+    """
+    coefficients = [1.0]
+    result = [b]
+    for k in range(2, terms + 1):
+        following = [0.0] * (k + 1)
+        for i, c in enumerate(coefficients):
+            following[i + 1] += (i + 2) * c / k
+            if i:
+                following[i - 1] -= i * c / (4 * k)
+        coefficients = following[:k]
+        value = coefficients[-1] * g
+        for c in reversed(coefficients[1:-1]):
+            value = (value + c) * g
+        result.append(b * (value + coefficients[0]))
+    return result
 
 
 def log_mean_exp(d: Array, y: Array, log_y: Array) -> Array:

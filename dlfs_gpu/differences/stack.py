@@ -18,7 +18,7 @@ from array_api_compat import device
 from dlfs_gpu._validation import ArgumentError, Array, check_count, namespace_of
 from dlfs_gpu.backend import cpu_cores, memory_budget, one_blas_thread, run_in_chunks
 from dlfs_gpu.differences.tail import Tail
-from dlfs_gpu.protocols import Differencing, Linear
+from dlfs_gpu.protocols import Differencing, Linear, offers
 
 # Numbers in the widest array of a step on the CPU, where changes stay with one number for each
 # output and where they are spread out: few enough for a core's cache, enough to make a NumPy call
@@ -89,7 +89,7 @@ def difference_gradients(
         if not getattr(layer, "params", None):
             gradients.append({})
             continue
-        if not isinstance(layer, Linear):
+        if not offers(layer, Linear):
             raise TypeError(
                 f"the layer {type(layer).__name__} has parameters, and no weight_difference to "
                 "say what moving them does; use method='batched', which only needs forward"
@@ -97,10 +97,10 @@ def difference_gradients(
         after = list(zip(layers[position + 1 :], saved[position + 1 :], strict=True))
         budget = memory_budget(layer.x, max_memory)
         tail = Tail(layer, after, loss, h, dtype, budget)
-        if isinstance(tail.d, np.ndarray):
-            total = _on_host(tail, budget, threads)
-        else:
-            total = _on_device(tail, budget)
+        total = tail.by_odd_powers()
+        if total is None:
+            on_host = isinstance(tail.d, np.ndarray)
+            total = _on_host(tail, budget, threads) if on_host else _on_device(tail, budget)
         total = namespace_of(total).astype(total / (2 * tail.h * tail.d.shape[0]), dtype)
         parts = {"W": total[:-1, ...], "b": total[-1, ...]}
         gradients.append({name: parts[name] for name in layer.params})
@@ -111,7 +111,7 @@ def _check_difference(layer: Any) -> None:
     """Raise TypeError if a layer, or loss, has no `difference`, or not for its own ``forward``."""
     name = type(layer).__name__
     remedy = "use method='batched', which only needs forward"
-    if not isinstance(layer, Differencing):
+    if not offers(layer, Differencing):
         raise TypeError(f"the layer {name} has no difference and saved; {remedy}")
     owners = type(layer).__mro__
     depth = {
