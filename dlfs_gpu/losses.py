@@ -24,6 +24,7 @@ from dlfs_gpu._validation import (
 )
 from dlfs_gpu.differences.series import cumulants, log_mean_exp, log_mean_exp_of_one, sigmoid_series
 from dlfs_gpu.functions import label_rows, log_softmax, relu, sigmoid, softmax
+from dlfs_gpu.kernels.host import has_loop
 
 
 class SoftmaxWithLoss:
@@ -180,6 +181,7 @@ class SoftmaxWithLoss:
         curved = cumulants(y, W, xp.argmax(likeliest, axis=-1), terms)
         return tuple(c[..., None] for c in (along, *(total * c for c in curved)))
 
+    @has_loop("softmax line")
     def line_difference(self, s: Array, r: Array, *coefficients: Array) -> Array:
         """Return what `difference` does for d = s·W[j, :] and e = r·W[j, :], (N, J, P).
 

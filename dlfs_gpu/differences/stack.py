@@ -18,6 +18,7 @@ from array_api_compat import device
 from dlfs_gpu._validation import ArgumentError, Array, check_count, namespace_of
 from dlfs_gpu.backend import cpu_cores, memory_budget, one_blas_thread, run_in_chunks
 from dlfs_gpu.differences.tail import Tail
+from dlfs_gpu.kernels import host
 from dlfs_gpu.protocols import Differencing, Linear, offers
 
 # Numbers in the widest array of a step on the CPU, where changes stay with one number for each
@@ -154,6 +155,9 @@ def _on_device(tail: Tail, budget: int) -> Array:
 
 def _on_host(tail: Tail, budget: int, threads: int | None) -> np.ndarray:
     """Sum the changes over samples, (I + 1, J), on threads, sparing zero and repeated inputs."""
+    total = _by_loops(tail, budget, threads)
+    if total is not None:
+        return total
     d = tail.d
     inputs = d.shape[1]
     values, counts, places = _distinct(d)
@@ -207,6 +211,24 @@ def _on_host(tail: Tail, budget: int, threads: int | None) -> np.ndarray:
     for (_, columns), part in zip(tasks, parts, strict=True):
         total[:, columns] += part
     return total
+
+
+def _by_loops(tail: Tail, budget: int, threads: int | None) -> np.ndarray | None:
+    """Return what `_on_host` does by compiled loops, or None where there are none for it."""
+
+    def by_arrays(samples: slice, columns: slice) -> np.ndarray:
+        count = len(range(tail.columns)[columns])
+        change = tail.change(tail.d[samples], samples, columns, count)
+        total: np.ndarray = change.sum(axis=0, dtype=np.float64).T
+        return total
+
+    if tail.line is None or len(tail.alone) != 1:
+        return None
+    _check_budget(budget, _LIVE_ARRAYS * tail.d.itemsize * _NARROW_STEP)
+    ((layer, saved),) = tail.alone
+    return host.line_sums(
+        layer.difference, saved, tail.loss.line_difference, tail.line, tail.d, by_arrays, threads
+    )
 
 
 def _on_threads(

@@ -40,7 +40,7 @@ def line(
     d : array, shape (N, I)
     activation : {SIGMOID, RELU}
     scale : float
-        What multiplies the change; 2 with d doubled makes tanh of sigmoid.
+        What multiplies d and the change; 2 makes tanh of sigmoid.
     terms : int
         Of the power series of sinh and cosh behind the first: they suffice for the largest d.
     first, second : array, shape (N, J)
@@ -68,7 +68,7 @@ def line(
             of_odd = number(1 / (2 * k * (2 * k + 1)))
             of_even = number(1 / ((2 * k + 1) * (2 * k + 2)))
             for i in range(rows):
-                square = moves[i] * moves[i]
+                square = factor * moves[i] * factor * moves[i]
                 odd[i] = one + odd[i] * square * of_odd
                 even[i] = one + even[i] * square * of_even
         for i in range(rows):
@@ -76,9 +76,10 @@ def line(
             if move == 0:
                 continue
             if activation == SIGMOID:
-                sinh = move * odd[i] * factor
+                move *= factor
+                sinh = factor * move * odd[i]
                 m = move * move * even[i]
-                scaled = m * factor
+                scaled = factor * m
                 for j in range(outputs):
                     u = a[j] / (one + a[j] * m)
                     shift = scaled * b[j]
