@@ -116,6 +116,7 @@ class Affine:
         """Return nothing: how a change of the input comes through does not depend on the input."""
         return ()
 
+    @has_loop("affine")
     def difference(self, d: Array) -> Array:
         """Return the change W.T @ d, (N, J, P).
 

@@ -84,6 +84,7 @@ class SoftmaxWithLoss:
         total = xp.sum(self.t, axis=-1, keepdims=True)
         return y * (total - self.t) - self.t * rest
 
+    @has_loop("softmax")
     def difference(
         self,
         d: Array,

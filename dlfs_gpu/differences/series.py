@@ -16,7 +16,7 @@ FAR = 40.0
 
 # Up to this change the curved part is taken from power series, which lose no digits; beyond, it is
 # no smaller than a share of the whole, and subtracting loses no more than five bits.
-_SERIES = 2.0**-5
+SERIES = 2.0**-5
 
 
 def cumulants(y: Array, W: Array, origin: Array, terms: int) -> list[Array]:
@@ -78,7 +78,7 @@ def log_mean_exp(d: Array, y: Array, log_y: Array) -> Array:
     linear = xp.matmul(y, d)
     largest = float(xp.max(d))
     size = max(largest, -float(xp.min(d)))
-    if size <= _SERIES:
+    if size <= SERIES:
         curved = xp.matmul(y, _expm1_minus(d, size))
         return (curved + _log1p_minus(linear + curved, size))[:, 0, :]
     if largest <= FAR:
@@ -103,7 +103,7 @@ def log_mean_exp_of_one(d: Array, log_p: Array) -> Array:
     linear = p * d
     largest = float(xp.max(d))
     size = max(largest, -float(xp.min(d)))
-    if size <= _SERIES:
+    if size <= SERIES:
         curved = p * _expm1_minus(d, size)
         return curved + _log1p_minus(linear + curved, size)
     result = xp.log1p(p * xp.expm1(xp.minimum(d, xp.full_like(d, FAR))))
@@ -114,10 +114,20 @@ def log_mean_exp_of_one(d: Array, log_p: Array) -> Array:
     return result - linear
 
 
+def exp_terms(size: float, eps: float) -> int:
+    """Return the highest power in the series of e^d that matters up to |d| = `size`, small."""
+    return next(k for k in range(2, 40) if 2 * size ** (k - 1) / math.factorial(k + 1) < eps / 4)
+
+
+def log_terms(size: float, eps: float) -> int:
+    """Return the same for log(1 + u) and |u| up to about `size`."""
+    # A little more than `size`: |expm1(d)| may be so much larger than |d|.
+    return next(k for k in range(2, 60) if 2 * (1.02 * size) ** (k - 1) / (k + 1) < eps / 4)
+
+
 def _expm1_minus(d: Array, size: float) -> Array:
     """Return expm1(d) − d = d²/2 + d³/6 + ... for |d| ≤ `size`, which is small."""
-    eps = float(namespace_of(d).finfo(d.dtype).eps)
-    last = next(k for k in range(2, 40) if 2 * size ** (k - 1) / math.factorial(k + 1) < eps / 4)
+    last = exp_terms(size, float(namespace_of(d).finfo(d.dtype).eps))
     series = d / math.factorial(last)
     for k in range(last - 1, 1, -1):
         series += 1 / math.factorial(k)
@@ -128,9 +138,7 @@ def _expm1_minus(d: Array, size: float) -> Array:
 
 def _log1p_minus(u: Array, size: float) -> Array:
     """Return log1p(u) − u = −u²/2 + u³/3 − ... for |u| up to about `size`, which is small."""
-    eps = float(namespace_of(u).finfo(u.dtype).eps)
-    # A little more than `size`: |expm1(d)| may be so much larger than |d|.
-    last = next(k for k in range(2, 60) if 2 * (1.02 * size) ** (k - 1) / (k + 1) < eps / 4)
+    last = log_terms(size, float(namespace_of(u).finfo(u.dtype).eps))
     series = u * ((-1) ** (last + 1) / last)
     for k in range(last - 1, 1, -1):
         series += (-1) ** (k + 1) / k

@@ -17,8 +17,8 @@ from array_api_compat import device
 
 from dlfs_gpu._validation import ArgumentError, Array, check_count, namespace_of
 from dlfs_gpu.backend import cpu_cores, memory_budget, one_blas_thread, run_in_chunks
+from dlfs_gpu.differences.compiled import sums_by_loops
 from dlfs_gpu.differences.tail import Tail
-from dlfs_gpu.kernels import host
 from dlfs_gpu.protocols import Differencing, Linear, offers
 
 # Numbers in the widest array of a step on the CPU, where changes stay with one number for each
@@ -155,15 +155,17 @@ def _on_device(tail: Tail, budget: int) -> Array:
 
 def _on_host(tail: Tail, budget: int, threads: int | None) -> np.ndarray:
     """Sum the changes over samples, (I + 1, J), on threads, sparing zero and repeated inputs."""
-    total = _by_loops(tail, budget, threads)
-    if total is not None:
-        return total
     d = tail.d
     inputs = d.shape[1]
+    narrow = tail.is_narrow
+    if narrow:
+        _check_budget(budget, _LIVE_ARRAYS * d.itemsize * _NARROW_STEP)
+        total = sums_by_loops(tail, None, threads)
+        if total is not None:
+            return total
     values, counts, places = _distinct(d)
     columns_per_task = min(tail.columns, _TASK_COLUMNS)
     # Narrow changes of a task's columns are taken together, spread-out ones as many as fit.
-    narrow = tail.is_narrow
     step = (_NARROW_STEP if narrow else _SPREAD_STEP) // (2 * tail.width)
     values_at_once = min(values.shape[1], max(1, step // columns_per_task if narrow else step))
     typical = max(1, min(values_at_once, int(counts.mean())))
@@ -178,6 +180,10 @@ def _on_host(tail: Tail, budget: int, threads: int | None) -> np.ndarray:
     ]
     one = _LIVE_ARRAYS * d.itemsize * 2 * tail.width * max(step, columns_at_once * values_at_once)
     _check_budget(budget, one)
+    if not narrow:
+        total = sums_by_loops(tail, (values, counts, places), threads)
+        if total is not None:
+            return total
 
     def run(task: _Task) -> np.ndarray:
         groups, columns = task
@@ -211,24 +217,6 @@ def _on_host(tail: Tail, budget: int, threads: int | None) -> np.ndarray:
     for (_, columns), part in zip(tasks, parts, strict=True):
         total[:, columns] += part
     return total
-
-
-def _by_loops(tail: Tail, budget: int, threads: int | None) -> np.ndarray | None:
-    """Return what `_on_host` does by compiled loops, or None where there are none for it."""
-
-    def by_arrays(samples: slice, columns: slice) -> np.ndarray:
-        count = len(range(tail.columns)[columns])
-        change = tail.change(tail.d[samples], samples, columns, count)
-        total: np.ndarray = change.sum(axis=0, dtype=np.float64).T
-        return total
-
-    if tail.line is None or len(tail.alone) != 1:
-        return None
-    _check_budget(budget, _LIVE_ARRAYS * tail.d.itemsize * _NARROW_STEP)
-    ((layer, saved),) = tail.alone
-    return host.line_sums(
-        layer.difference, saved, tail.loss.line_difference, tail.line, tail.d, by_arrays, threads
-    )
 
 
 def _on_threads(
