@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal, get_args
+
+from array_api_compat import is_numpy_array
 
 from dlfs_gpu._validation import (
     ArgumentError,
@@ -19,7 +24,7 @@ from dlfs_gpu._validation import (
     is_finite,
     namespace_of,
 )
-from dlfs_gpu.backend import get_backend, memory_budget, run_in_chunks
+from dlfs_gpu.backend import get_backend, memory_budget, one_blas_thread, run_in_chunks
 from dlfs_gpu.differences.stack import difference_gradients
 from dlfs_gpu.gradient import numerical_gradient
 from dlfs_gpu.losses import SoftmaxWithLoss
@@ -30,6 +35,9 @@ GradientMethod = Literal["loop", "batched", "difference"]
 
 # Samples at once when scores are computed, so that whole data sets need little memory.
 _EVALUATION_BATCH = 10_000
+# Products with fewer multiplications than this gain little from a second thread on a quiet
+# machine, and wait for it on a busy one.
+_SMALL_PRODUCT = 2**24
 
 
 class Network:
@@ -258,7 +266,7 @@ class Network:
         """
         xp = namespace_of(x)
         grads: dict[str, Array] = {}
-        with self.params.replaced(self._wide_params()):
+        with self._blas_threads(x.shape[0]), self.params.replaced(self._wide_params()):
             loss = self._loss(xp.astype(x, xp.float64, copy=False), t, training=True)
             gradients = difference_gradients(
                 self.layers, self.loss_layer, h, x.dtype, max_memory=max_memory, threads=threads
@@ -266,6 +274,13 @@ class Network:
         for layer, values in zip(self.layers, gradients, strict=True):
             grads |= self.params.named(layer, values)
         return xp.astype(loss, x.dtype, copy=False), self._with_decay(grads)
+
+    def _blas_threads(self, samples: int) -> AbstractContextManager[None]:
+        """Return a context in which BLAS takes the threads that serve passes of so many samples."""
+        largest = max((n * m for n, m in itertools.pairwise(self.sizes)), default=0)
+        on_host = is_numpy_array(next(iter(self.params.values())))
+        small = on_host and largest * samples < _SMALL_PRODUCT
+        return one_blas_thread if small else contextlib.nullcontext()
 
     def _wide_params(self) -> dict[str, Array]:
         """Return the parameters in float64; those that are so already, themselves."""

@@ -136,10 +136,10 @@ def _loop(name: str, arguments: Sequence[Any]) -> Any:
 
 def _compile(function: Callable[..., None], arguments: Sequence[Any]) -> Any:
     """Return a function compiled by Numba; where its cache cannot be used, without."""
+    numba = importlib.import_module("numba")
     announcement = threading.Timer(1, _announce)
     announcement.start()
     try:
-        numba = importlib.import_module("numba")
         types = tuple(map(numba.typeof, arguments))
         # Products may be added without rounding in between; nothing else may be reordered, and
         # nothing is taken to be finite.
