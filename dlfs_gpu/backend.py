@@ -6,10 +6,12 @@ import contextlib
 import functools
 import importlib
 import importlib.util
+import itertools
 import os
 import platform
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import ModuleType
@@ -22,6 +24,11 @@ from dlfs_gpu._validation import Array, check_choice, check_count
 
 _NAMES = ("auto", "numpy", "cupy")
 ENVIRONMENT_VARIABLE = "DLFS_GPU_BACKEND"
+
+# Products with fewer multiplications than this gain little from a second thread on a quiet
+# machine, and wait for it on a busy one. The choice must not be by measuring, because BLAS may
+# round differently with another number of threads.
+_SMALL_PRODUCT = 2**24
 
 _scoped: ContextVar[Backend | None] = ContextVar("dlfs_gpu_backend", default=None)
 
@@ -231,6 +238,12 @@ class _OneBlasThread:
 
 one_blas_thread = _OneBlasThread()
 """``with one_blas_thread:`` keeps BLAS to the threads that it is called on."""
+
+
+def blas_threads(sizes: Sequence[int], samples: int) -> AbstractContextManager[None]:
+    """Return a context in which BLAS takes the threads that serve a network of such sizes."""
+    largest = max((n * m for n, m in itertools.pairwise(sizes)), default=0)
+    return one_blas_thread if largest * samples < _SMALL_PRODUCT else contextlib.nullcontext()
 
 
 @functools.cache

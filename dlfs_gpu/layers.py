@@ -27,6 +27,7 @@ from array_api_compat import device
 from dlfs_gpu._validation import ArgumentError, Array, as_float, check_fraction, namespace_of
 from dlfs_gpu.differences.series import FAR
 from dlfs_gpu.functions import relu, sigmoid, sigmoid_grad
+from dlfs_gpu.kernels.host import has_loop
 
 
 class Affine:
@@ -115,6 +116,7 @@ class Affine:
         """Return nothing: how a change of the input comes through does not depend on the input."""
         return ()
 
+    @has_loop("affine")
     def difference(self, d: Array) -> Array:
         """Return the change W.T @ d, (N, J, P).
 
@@ -154,6 +156,7 @@ class Sigmoid:
         """Return q / (1 + q), q and x, each (N, F, 1), where q = exp(−x)."""
         return _sigmoid_saved(self.x[..., None])
 
+    @has_loop("sigmoid")
     def difference(self, d: Array, a: Array, q: Array, x: Array) -> Array:
         """Return σ(x + d) − σ(x) = s(1−s)E / (1 + sE), with s = σ(x), E = expm1(d).
 
@@ -184,6 +187,7 @@ class Tanh:
         """Return what `Sigmoid.saved` does, of 2x."""
         return _sigmoid_saved(2 * self.x[..., None])
 
+    @has_loop("tanh")
     def difference(self, d: Array, a: Array, q: Array, x: Array) -> Array:
         """Return tanh(x + d) − tanh x = (1−t²) tanh d / (1 + t·tanh d), where t = tanh x.
 
@@ -215,6 +219,7 @@ class Relu:
         x = self.x[..., None]
         return -relu(-x), -relu(x)
 
+    @has_loop("relu")
     def difference(self, d: Array, negative: Array, floor: Array) -> Array:
         """Return max(x + d, 0) − max(x, 0): max(d, −x) where x > 0, else max(x + d, 0).
 

@@ -29,8 +29,10 @@ from dlfs_gpu.differences.series import (
     is_small,
     log_mean_exp,
     log_mean_exp_of_one,
+    sigmoid_series,
 )
 from dlfs_gpu.functions import label_rows, log_softmax, relu, sigmoid, softmax
+from dlfs_gpu.kernels.host import has_loop
 
 
 class SoftmaxWithLoss:
@@ -87,6 +89,7 @@ class SoftmaxWithLoss:
         total = xp.sum(self.t, axis=-1, keepdims=True)
         return y * (total - self.t) - self.t * rest
 
+    @has_loop("softmax")
     def difference(
         self,
         d: Array,
@@ -138,7 +141,7 @@ class SoftmaxWithLoss:
         return _column_difference(sign * d, sign * e, log_p, total, q, sign * slope)
 
     def line_saved(
-        self, W: Array, reach: float, eps: float, budget: int
+        self, W: Array | None, reach: float, eps: float, budget: int
     ) -> tuple[Array, ...] | None:
         """Return what `line_difference` needs for changes along the rows of W, or None.
 
@@ -147,8 +150,8 @@ class SoftmaxWithLoss:
 
         Parameters
         ----------
-        W : array, shape (J, C)
-            Each row is a direction in which the scores move.
+        W : array, shape (J, C), or None
+            Each row is a direction in which the scores move; None for single scores.
         reach : float
             Largest absolute value of s that will be asked for. Where it makes more than 16 terms
             necessary the answer is None: there `difference` is cheaper. Waits for a GPU.
@@ -165,21 +168,31 @@ class SoftmaxWithLoss:
         ----------
         .. [1] P. McCullagh, "Tensor Methods in Statistics" (1987), chapter 2.
         """
-        xp = namespace_of(W)
-        y, likeliest, total, _, slope, _ = self.saved()
-        bound = reach * float(xp.max(xp.max(W, axis=1) - xp.min(W, axis=1)))
+        xp = namespace_of(self.log_y)
+        span = 1.0 if W is None else float(xp.max(xp.max(W, axis=1) - xp.min(W, axis=1)))
+        bound = reach * span
         # The series converges up to a bound of π. Its terms may be larger than the slope, by 2^16
         # where soft targets are near the predictions.
         enough = (k for k in range(2, 17) if (bound / 2.5) ** k < eps * 2.0**-16)
         terms = next(enough, None)
-        size = 8 * (3 * math.prod(W.shape) + (terms or 0) * y.shape[0] * W.shape[0])
-        if terms is None or size > budget:
+        if terms is None:
             return None
+        if W is None:
+            # Of one score, log(1 + p·expm1(d)) has the slope σ(x + d) with p = σ(x); for the
+            # likeliest class as in `column_difference`.
+            log_p, total, _, slope, sign = self.column_saved()
+            p = xp.exp(log_p)
+            curved = sigmoid_series(p * (1 - p), 0.5 - p, terms - 1)
+            return slope, *(total * sign**k * c / k for k, c in enumerate(curved, 2))
+        if 8 * (3 * math.prod(W.shape) + terms * self.log_y.shape[0] * W.shape[0]) > budget:
+            return None
+        y, likeliest, total, _, slope, _ = self.saved()
         W = xp.astype(W, y.dtype, copy=False)
         along = xp.matmul(slope, W.T)
         curved = cumulants(y, W, xp.argmax(likeliest, axis=-1), terms)
         return tuple(c[..., None] for c in (along, *(total * c for c in curved)))
 
+    @has_loop("softmax line")
     def line_difference(self, s: Array, r: Array, *coefficients: Array) -> Array:
         """Return what `difference` does for d = s·W[j, :] and e = r·W[j, :], (N, J, P).
 

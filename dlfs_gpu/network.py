@@ -19,7 +19,7 @@ from dlfs_gpu._validation import (
     is_finite,
     namespace_of,
 )
-from dlfs_gpu.backend import get_backend, memory_budget, run_in_chunks
+from dlfs_gpu.backend import blas_threads, get_backend, memory_budget, run_in_chunks
 from dlfs_gpu.differences.stack import difference_gradients
 from dlfs_gpu.gradient import numerical_gradient
 from dlfs_gpu.losses import SoftmaxWithLoss
@@ -254,7 +254,8 @@ class Network:
         the loss would lose digits where targets are near the predictions.
         """
         xp = namespace_of(x)
-        with self.params.replaced(self.params.in_float64()):
+        wide = self.params.replaced(self.params.in_float64())
+        with blas_threads(self.sizes, x.shape[0]), wide:
             loss = self._loss(xp.astype(x, xp.float64, copy=False), t, training=True)
             gradients = difference_gradients(
                 self.layers, self.loss_layer, h, x.dtype, max_memory=max_memory, threads=threads

@@ -119,9 +119,12 @@ class LineDifferencing(Differencing, Protocol):
     """A loss that says the same for changes of the scores along given lines."""
 
     def line_saved(
-        self, W: Array, reach: float, eps: float, budget: int
+        self, W: Array | None, reach: float, eps: float, budget: int
     ) -> tuple[Array, ...] | None:
-        """Return what `line_difference` needs for the rows of W, each (N, J), or None."""
+        """Return what `line_difference` needs for the rows of W, each (N, J, 1), or None.
+
+        Without W for those of the identity: single scores.
+        """
 
     def line_difference(self, s: Array, r: Array, *saved: Array) -> Array:
         """Return the change for s·W[j, :] against r·W[j, :], (N, J, P), from s, r of that shape."""

@@ -30,10 +30,15 @@ def cumulants(y: Array, W: Array, origin: Array, terms: int) -> list[Array]:
     """
     xp = namespace_of(y)
     order = xp.argsort(origin, stable=True)
+    y = xp.take(y, order, axis=0)
+    pairs = zip(*xp.unique_counts(origin), strict=True)
+    by_label = sorted((int(label), int(count)) for label, count in pairs)
     parts: list[list[Array]] = [[] for _ in range(terms)]
-    for label in xp.sort(xp.unique_values(origin)):
-        along = (W - xp.take(W, xp.reshape(label, (1,)), axis=1)).T
-        rows = xp.take(y, xp.nonzero(origin == label)[0], axis=0)
+    start = 0
+    for label, count in by_label:
+        rows = y[start : start + count, ...]
+        start += count
+        along = (W - W[:, label : label + 1]).T
         power = along
         for part in parts:
             part.append(rows @ power)
@@ -45,6 +50,28 @@ def cumulants(y: Array, W: Array, origin: Array, terms: int) -> list[Array]:
         products = (math.comb(n, k) * c * moments[n - k - 1] for k, c in enumerate(result))
         result.append(moment - sum(products))
     return [c / math.factorial(k) for k, c in enumerate(result[1:], 2)]
+
+
+def sigmoid_series(b: Array, g: Array, terms: int) -> list[Array]:
+    """Return the coefficients of d, d², ... in σ(x + d) − σ(x).
+
+    They are b·R_k(g), where b = σ(x)·σ(−x) and g = ½ − σ(x): as slopes of these are −2·b·g·(−1)
+    and −b, (k + 1)·R_(k+1) = 2·g·R_k − (¼ − g²)·R_k'. No digit of b is lost in the tails.
+    """
+    coefficients = [1.0]
+    result = [b]
+    for k in range(2, terms + 1):
+        following = [0.0] * (k + 1)
+        for i, c in enumerate(coefficients):
+            following[i + 1] += (i + 2) * c / k
+            if i:
+                following[i - 1] -= i * c / (4 * k)
+        coefficients = following[:k]
+        value = coefficients[-1] * g
+        for c in reversed(coefficients[1:-1]):
+            value = (value + c) * g
+        result.append(b * (value + coefficients[0]))
+    return result
 
 
 def is_small(*changes: Array) -> bool:
@@ -97,10 +124,20 @@ def curved_log_mean_exp_of_one(d: Array, log_p: Array) -> Array:
     return curved + _log1p_minus(p * d + curved)
 
 
+def exp_terms(size: float, eps: float) -> int:
+    """Return the highest power in the series of e^d that matters up to |d| = `size`, small."""
+    return next(k for k in range(2, 40) if 2 * size ** (k - 1) / math.factorial(k + 1) < eps / 4)
+
+
+def log_terms(size: float, eps: float) -> int:
+    """Return the same for log(1 + u) and |u| up to about `size`."""
+    # A little more than `size`: |expm1(d)| may be so much larger than |d|.
+    return next(k for k in range(2, 60) if 2 * (1.02 * size) ** (k - 1) / (k + 1) < eps / 4)
+
+
 def _expm1_minus(d: Array) -> Array:
     """Return expm1(d) − d = d²/2 + d³/6 + ... for small d."""
-    eps = float(namespace_of(d).finfo(d.dtype).eps)
-    last = next(k for k in range(2, 40) if 2 * SMALL ** (k - 1) / math.factorial(k + 1) < eps / 4)
+    last = exp_terms(SMALL, float(namespace_of(d).finfo(d.dtype).eps))
     series = d / math.factorial(last)
     for k in range(last - 1, 1, -1):
         series += 1 / math.factorial(k)
@@ -111,9 +148,7 @@ def _expm1_minus(d: Array) -> Array:
 
 def _log1p_minus(u: Array) -> Array:
     """Return log1p(u) − u = −u²/2 + u³/3 − ... for u = Σ y·expm1(d) of small d."""
-    eps = float(namespace_of(u).finfo(u.dtype).eps)
-    # |expm1(d)| may be a little larger than |d|.
-    last = next(k for k in range(2, 60) if 2 * (1.02 * SMALL) ** (k - 1) / (k + 1) < eps / 4)
+    last = log_terms(SMALL, float(namespace_of(u).finfo(u.dtype).eps))
     series = u * ((-1) ** (last + 1) / last)
     for k in range(last - 1, 1, -1):
         series += (-1) ** (k + 1) / k

@@ -17,6 +17,7 @@ from array_api_compat import device
 
 from dlfs_gpu._validation import ArgumentError, Array, check_count, namespace_of
 from dlfs_gpu.backend import cpu_cores, memory_budget, one_blas_thread, run_in_chunks
+from dlfs_gpu.differences.compiled import sums_by_loops
 from dlfs_gpu.differences.tail import Tail
 from dlfs_gpu.protocols import is_linear
 
@@ -97,10 +98,10 @@ def difference_gradients(
         after = list(zip(layers[position + 1 :], saved[position + 1 :], strict=True))
         budget = memory_budget(layer.x, max_memory)
         tail = Tail(layer, after, loss, h, dtype, budget)
-        if isinstance(tail.d, np.ndarray):
-            total = _on_host(tail, budget, threads)
-        else:
-            total = _on_device(tail, budget)
+        total = tail.by_odd_powers()
+        if total is None:
+            on_host = isinstance(tail.d, np.ndarray)
+            total = _on_host(tail, budget, threads) if on_host else _on_device(tail, budget)
         total = namespace_of(total).astype(total / (2 * tail.h * tail.d.shape[0]), dtype)
         parts = {"W": total[:-1, ...], "b": total[-1, ...]}
         gradients.append({name: parts[name] for name in layer.params})
@@ -156,10 +157,15 @@ def _on_host(tail: Tail, budget: int, threads: int | None) -> np.ndarray:
     """Sum the changes over samples, (I + 1, J), on threads, sparing zero and repeated inputs."""
     d = tail.d
     inputs = d.shape[1]
+    narrow = tail.is_narrow
+    if narrow:
+        _check_budget(budget, _LIVE_ARRAYS * d.itemsize * _NARROW_STEP)
+        total = sums_by_loops(tail, None, threads)
+        if total is not None:
+            return total
     values, counts, places = _distinct(d)
     columns_per_task = min(tail.columns, _TASK_COLUMNS)
     # Narrow changes of a task's columns are taken together, spread-out ones as many as fit.
-    narrow = tail.is_narrow
     step = (_NARROW_STEP if narrow else _SPREAD_STEP) // (2 * tail.width)
     values_at_once = min(values.shape[1], max(1, step // columns_per_task if narrow else step))
     typical = max(1, min(values_at_once, int(counts.mean())))
@@ -174,6 +180,10 @@ def _on_host(tail: Tail, budget: int, threads: int | None) -> np.ndarray:
     ]
     one = _LIVE_ARRAYS * d.itemsize * 2 * tail.width * max(step, columns_at_once * values_at_once)
     _check_budget(budget, one)
+    if not narrow:
+        total = sums_by_loops(tail, (values, counts, places), threads)
+        if total is not None:
+            return total
 
     def run(task: _Task) -> np.ndarray:
         groups, columns = task

@@ -13,10 +13,11 @@ C classes behind:
 4. The loss makes one number of each, (N, J·(I + 1)): L(x + d) − L(x + e), where e is what −h does.
    Summed over samples and divided by 2hN they are dW and db.
 
-Two short ways spare step 3. Where the loss follows at once, the scores move one at a *time*, which
-a `ColumnDifferencing` loss is asked for in float64: that is little work, and no digit is lost.
-Where it follows the next `Linear` layer, they move along a *line*, by s·W[j, :] for a number s, the
-change of output j; a `LineDifferencing` loss is asked that.
+Two short ways spare step 3. Where the loss follows the next `Linear` layer, the scores move along
+a *line*, by s·W[j, :] for a number s, the change of output j; a `LineDifferencing` loss is asked
+that. Where it follows at once, the scores move one at a *time*, along the rows of the identity:
+then a `ColumnDifferencing` loss can say the same. This is done in float64, because it is little
+work, and no digit is lost.
 """
 
 from __future__ import annotations
@@ -86,24 +87,23 @@ class Tail:
         self.alone = [(layer, _rounded(arrays, dtype)) for layer, arrays in self.alone]
         self.h = float(xp.asarray(h, dtype=dtype))
         self.d = moved.weight_difference(xp.astype(moved.x, dtype, copy=False), self.h)
-        self.weights: Array = None
         self.line: tuple[Array, ...] | None = None
+        joint: Array = None
+        if self.together and is_linear(self.together[0][0]):
+            joint = self.together.pop(0)[0].params["W"]
+        if not self.together and hasattr(loss, "line_difference"):
+            slopes = [layer.lipschitz for layer, _ in self.alone]
+            reach = float(xp.max(xp.abs(self.d))) * math.prod(slopes)
+            line = loss.line_saved(joint, reach, float(xp.finfo(dtype).eps), budget)
+            if line is not None:
+                self.line = _rounded(line, dtype)
+                return
         if self.one_at_a_time:
             self.loss_saved = loss.column_saved()
             return
-        if self.together and is_linear(self.together[0][0]):
-            joint = self.together.pop(0)[0]
-            self.weights = xp.astype(joint.params["W"], dtype, copy=False)
-            if not self.together and hasattr(loss, "line_difference"):
-                slopes = [layer.lipschitz for layer, _ in self.alone]
-                reach = float(xp.max(xp.abs(self.d))) * math.prod(slopes)
-                eps = float(xp.finfo(dtype).eps)
-                line = loss.line_saved(joint.params["W"], reach, eps, budget)
-                if line is not None:
-                    self.line = _rounded(line, dtype)
-                    return
-        else:  # The identity writes a column out for the layers behind.
-            self.weights = xp.eye(self.columns, dtype=dtype, device=device(moved.x))
+        if joint is None:  # The identity writes a column out for the layers behind.
+            joint = xp.eye(self.columns, dtype=dtype, device=device(moved.x))
+        self.weights: Array = xp.astype(joint, dtype, copy=False)
         self.together = [(layer, _rounded(arrays, dtype)) for layer, arrays in self.together]
         self.loss_saved = _rounded(loss.saved(), dtype)
         wide = [layer.params["W"].shape[1] for layer, _ in self.together if is_linear(layer)]
@@ -113,6 +113,24 @@ class Tail:
     def is_narrow(self) -> bool:
         """Whether changes stay with one number for each column."""
         return self.one_at_a_time or self.line is not None
+
+    def by_odd_powers(self) -> Array | None:
+        """Return all changes summed over samples, (I + 1, J), where s is d and r is −d; else None.
+
+        Then the line's power series at s less that at r is twice its odd terms, and each is a
+        matrix product.
+        """
+        if self.line is None or self.alone:
+            return None
+        xp = namespace_of(self.d)
+        power = xp.astype(self.d, xp.float64, copy=False)
+        square = power * power
+        parts = []
+        for k, c in enumerate(self.line[::2]):
+            if k:
+                power = power * square
+            parts.append(2 * (power.T @ xp.astype(c[..., 0], xp.float64, copy=False)))
+        return sum(reversed(parts))
 
     def change(self, d: Array, samples: Any, columns: slice, at_once: int) -> Array:
         """Return L(+d) − L(−d) for each of the given samples and columns, moved alone.
@@ -138,13 +156,13 @@ class Tail:
         d = xp.concat([d, -d], axis=1)[:, None, :]
         for layer, arrays in self.alone:
             d = layer.difference(d, *(_part(a, samples, columns) for a in arrays))
+        if self.line is not None:
+            arrays = tuple(_part(a, samples, columns) for a in self.line)
+            return self.loss.line_difference(d[..., :u], d[..., u:], *arrays)
         if self.one_at_a_time:
             arrays = tuple(_part(a, samples, columns) for a in self.loss_saved)
             change = self.loss.column_difference(d[..., :u], d[..., u:], *arrays)
             return xp.broadcast_to(change, (r, count, u))
-        if self.line is not None:
-            arrays = tuple(_part(a, samples, columns) for a in self.line)
-            return self.loss.line_difference(d[..., :u], d[..., u:], *arrays)
         d = xp.broadcast_to(d, (r, count, 2 * u))
         if isinstance(d, np.ndarray) and not (moving := d.any(axis=(0, 2))).all():
             # A dead unit moves nothing behind it. Not asked of a GPU, which would have to wait.

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 from contextlib import AbstractContextManager
 from typing import Any, Literal, get_args
 
-from array_api_compat import is_numpy_array
-
 from dlfs_gpu._validation import Array, check_choice, namespace_of
-from dlfs_gpu.backend import one_blas_thread
+from dlfs_gpu.backend import blas_threads
 from dlfs_gpu.network import Network
 from dlfs_gpu.optimizers import SGD
 from dlfs_gpu.training.fused import FusedGradient, labels_of, replaceable
 
 GradientKind = Literal["backprop", "difference", "batched", "loop"]
-
-# Products with fewer multiplications than this gain little from a second thread on a quiet
-# machine, and wait for it on a busy one.
-_SMALL_PRODUCT = 2**24
 
 
 class Update:
@@ -100,10 +92,7 @@ class Update:
 
     def threads(self) -> AbstractContextManager[None]:
         """Return a context for many updates, in which BLAS takes the threads that serve them."""
-        sizes = self.network.sizes
-        largest = max((n * m for n, m in itertools.pairwise(sizes)), default=0)
-        small = largest * self.mini_batch_size < _SMALL_PRODUCT and is_numpy_array(self.x)
-        return one_blas_thread if small else contextlib.nullcontext()
+        return blas_threads(self.network.sizes, self.mini_batch_size)
 
     def _loss_and_gradient(self, indices: Array) -> tuple[Array, Any]:
         """Return loss and gradient as the network gives them; a subclass's own ways count."""
