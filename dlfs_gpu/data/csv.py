@@ -30,21 +30,11 @@ from dlfs_gpu.data.splits import stratified_split, to_backend
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A CSV file, read.
-
-    Attributes
-    ----------
-    features : tuple of str
-        Names of the columns of `x`.
-    x : ndarray of float32, shape (N, len(features))
-        Their numbers, divided by the scale.
-    labels : ndarray of int64 or str, shape (N,), or None
-        The label column, if there is one.
-    """
+    """A CSV file, read: N rows of numbers in columns of these names, and labels if it has any."""
 
     features: tuple[str, ...]
-    x: NDArray[np.float32]
-    labels: NDArray[Any] | None
+    x: NDArray[np.float32]  # (N, len(features)), divided by the scale
+    labels: NDArray[Any] | None  # (N,), of int64 or str
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,12 +142,11 @@ def read_table(
     scale: float = 1.0,
     features: Sequence[str] | None = None,
 ) -> Table:
-    """Read a CSV file with a header row.
+    """Read a CSV file in UTF-8 with a header row; empty lines are skipped.
 
     Parameters
     ----------
     path : path
-        The file, in UTF-8. Empty lines are skipped.
     label_column : str or None
         Name of the column of labels, if there is one.
     scale : float
