@@ -16,13 +16,7 @@ from pathlib import Path
 
 
 def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
-    """Open a file to read bytes; not a device or a pipe, which may have no end.
-
-    Raises
-    ------
-    OSError
-        If there is no file, it cannot be read, or it is not a regular one.
-    """
+    """Open a file to read bytes; OSError if it is a device or a pipe, which may have no end."""
     mode = os.stat(path).st_mode
     # A folder is refused by open itself.
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
@@ -30,9 +24,8 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     return open(path, "rb")
 
 
-# Of unfinished files, and of folders of them.
-_PREFIX = ".dlfs_gpu-"
-_ABANDONED = 3600  # seconds, after which nobody still writes them
+_PREFIX = ".dlfs_gpu-"  # of unfinished files, and of folders of them
+_ABANDONED = 3600  # seconds after which nobody still writes them
 
 
 @contextlib.contextmanager
@@ -40,12 +33,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a path to write to, which becomes `path` at the end of a ``with`` block.
 
     An existing file stays as it is until then, and for good if the block ends with an error. The
-    path yielded is new each time: of several writers, the last one's file stays, whole.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written; its ``filename`` is `path`.
+    path yielded is new each time: of several writers, the last one's file stays, whole. What cannot
+    be written is an OSError that names `path`.
     """
     path = Path(path)
     part = path.parent / (_PREFIX + uuid.uuid4().hex)
@@ -92,13 +81,7 @@ def whole_results(folder: Path, names: Sequence[str]) -> Iterator[Path]:
 
 
 def output_folder(path: Path, names: Collection[str] = ()) -> Path:
-    """Make a folder for results, and see that it can be written before anything is computed.
-
-    Raises
-    ------
-    OSError
-        If it cannot, or has folders where files with `names` are to be.
-    """
+    """Make a folder for files with `names`; OSError if they could not be written there."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):

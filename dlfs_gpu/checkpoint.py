@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from dlfs_gpu._files import open_regular, whole_file
-from dlfs_gpu._validation import ArgumentError, DataError, check_finite, check_positive
+from dlfs_gpu._validation import ArgumentError, DataError, check_finite
 from dlfs_gpu.backend import Backend, get_backend
 from dlfs_gpu.models import MultiLayerNet
 
-# All metadata are in one entry: safetensors writes several in an order that changes.
+# The metadata are one entry, a digest and JSON: safetensors writes several in random order.
 _ENTRY = "dlfs_gpu network"
 
 
@@ -68,7 +68,7 @@ def save_model(
         If `network` is not a MultiLayerNet.
     ArgumentError
         If a parameter holds NaN or infinity; if there are not as many classes as outputs, all
-        different; or if `data` holds something else.
+        different; or if `data` holds what JSON cannot.
     OSError
         If the file cannot be written.
     """
@@ -91,23 +91,22 @@ def save_model(
             f"is {reprlib.repr(labels)}; it must hold {outputs} different whole numbers or words, "
             "one for each output",
         )
+    content = {
+        "sizes": network.sizes,
+        "activation": network.activation,
+        "classes": labels,
+        "data": dict(data or {}),
+    }
     try:
-        told = json.loads(json.dumps(dict(data or {})))
+        text = json.dumps(content)
     except (TypeError, ValueError) as error:
         raise ArgumentError("data", f"is {data!r}; it must be what JSON can hold") from error
-    _check_data(told)
     arrays = {}
     for key, param in network.params.items():
         array = network.backend.to_numpy(param)
         check_finite(key, array)
         arrays[key] = np.ascontiguousarray(array, array.dtype.name)
-    content = {
-        "sizes": network.sizes,
-        "activation": network.activation,
-        "classes": labels,
-        "data": told,
-    }
-    entry = json.dumps(content | {"sha256": _digest(content, arrays)})
+    entry = f"{_digest(text, arrays)} {text}"
     with whole_file(path) as part:
         part.write_bytes(safetensors.numpy.save(arrays, {_ENTRY: entry}))
 
@@ -135,21 +134,16 @@ def load_model(path: str | os.PathLike[str], *, backend: str | Backend | None = 
         pass  # safetensors calls every file that it cannot read missing
     try:
         with safe_open(path, framework="numpy") as file:
-            content = dict(json.loads((file.metadata() or {})[_ENTRY]))
+            entry = (file.metadata() or {}).get(_ENTRY, "")
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    # Of types that NumPy has not, safetensors raises AttributeError or TypeError.
-    except (
-        SafetensorError,
-        AttributeError,
-        KeyError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise DataError(f"{path} is not a file of save_model, or is damaged: {error}") from error
-    if content.pop("sha256", None) != _digest(content, arrays):
-        raise DataError(f"{path} is damaged: its SHA-256 is not that of its content")
+    # The others are of types and shapes that NumPy has not.
+    except (SafetensorError, AttributeError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is not a safetensors file, or is damaged: {error}") from error
+    digest, _, text = entry.partition(" ")
+    if digest != _digest(text, arrays):
+        raise DataError(f"{path} is not a file of save_model, or is damaged: its SHA-256 is wrong")
     # From here on, all is as save_model checked and wrote it.
+    content = json.loads(text)
     inputs, *hidden, outputs = content["sizes"]
     network = MultiLayerNet(
         inputs,
@@ -165,26 +159,10 @@ def load_model(path: str | os.PathLike[str], *, backend: str | Backend | None = 
     return Model(network, tuple(content["classes"]), content["data"])
 
 
-def _digest(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+def _digest(text: str, arrays: Mapping[str, np.ndarray]) -> str:
     """Return the SHA-256 of all that a file holds, in hexadecimal digits."""
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+    digest = hashlib.sha256(text.encode())
     for key, array in sorted(arrays.items()):
         digest.update(f"{key} {array.dtype} {array.shape}".encode())
         digest.update(array.data)
     return digest.hexdigest()
-
-
-def _check_data(data: dict[str, Any]) -> None:
-    """Raise ArgumentError if what a network was trained on is not told as `save_model` says."""
-    features = data.get("features", [])
-    fits = {
-        "name": isinstance(data.get("name"), str | None),
-        "label_column": isinstance(data.get("label_column"), str | None),
-        "features": isinstance(features, list) and {type(name) for name in features} <= {str},
-    }
-    for key, fit in fits.items():
-        if not fit:
-            kind = "a list of strings" if key == "features" else "a string"
-            raise ArgumentError(key, f"in data is {reprlib.repr(data[key])}; it must be {kind}")
-    if data.get("scale") is not None:
-        check_positive("scale", data["scale"])

@@ -104,7 +104,6 @@ def test_arrays_in_another_memory_order(path: Path) -> None:
         ({"classes": [0, 1, "2"]}, "classes"),
         ({"classes": [0, 1, True]}, "classes"),
         ({"classes": ["a", "b", "b"]}, "classes"),
-        ({"data": {"name": 5}}, "name"),
         ({"data": {"when": {1}}}, "data"),
     ],
 )
@@ -216,60 +215,51 @@ def test_arrays_that_numpy_has_not(path: Path, dtype: str, shape: list[int]) -> 
         }
     ).encode()
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(size))
-    refuses(path, "not a file of save_model")
+    refuses(path, "not a safetensors file")
 
 
-@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {checkpoint._ENTRY: "0 {}"}])
 def test_of_another_library(path: Path, metadata: dict[str, str] | None) -> None:
     safetensors.numpy.save_file({"W1": np.zeros((6, 5))}, path, metadata)
     refuses(path, "not a file of save_model")
 
 
-@pytest.mark.parametrize("entry", ["", "{", "1", "[1]", "null", "[" * 100_000, "9" * 5000])
-def test_an_entry_that_is_none(path: Path, entry: str) -> None:
-    safetensors.numpy.save_file({"W1": np.zeros((6, 5))}, path, {checkpoint._ENTRY: entry})
-    refuses(path, "not a file of save_model")
-
-
-def rewrite(path: Path, entry: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    """Change what a file holds, but not its digest."""
+def entry_of(path: Path) -> str:
     with safetensors.safe_open(path, framework="numpy") as file:
-        old = json.loads(file.metadata()[checkpoint._ENTRY])
-    params = safetensors.numpy.load_file(path) | arrays
-    safetensors.numpy.save_file(params, path, {checkpoint._ENTRY: json.dumps(old | entry)})
+        return str(file.metadata()[checkpoint._ENTRY])
 
 
 @pytest.mark.parametrize(
-    ("entry", "arrays"),
+    ("old", "new", "arrays"),
     [
-        ({"sha256": None}, {}),
-        ({"activation": "tanh"}, {}),
-        ({"classes": [0, 2, 1]}, {}),
-        ({"data": {"scale": 2}}, {}),
-        ({"more": 1}, {}),
-        ({}, {"b1": np.ones(5, np.float32)}),
-        ({}, {"b1": np.zeros(5)}),
-        ({}, {"b1": np.zeros((1, 5), np.float32)}),
-        ({}, {"b4": np.zeros(3, np.float32)}),
+        ("sigmoid", "tanh", {}),
+        ("[0, 1, 2]", "[0, 2, 1]", {}),
+        ("", "", {"b1": np.ones(5, np.float32)}),
+        ("", "", {"b1": np.zeros(5)}),
+        ("", "", {"b1": np.zeros((1, 5), np.float32)}),
+        ("", "", {"b4": np.zeros(3, np.float32)}),
     ],
 )
-def test_changed(path: Path, entry: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    save_model(path, network())
-    rewrite(path, {}, {})
+def test_changed(path: Path, old: str, new: str, arrays: dict[str, np.ndarray]) -> None:
+    """What is not as it was written is refused."""
+    save_model(path, network(activation="sigmoid"))
+    params, entry = safetensors.numpy.load_file(path), entry_of(path)
+    safetensors.numpy.save_file(params, path, {checkpoint._ENTRY: entry})
     load_model(path, backend="numpy")
-    rewrite(path, entry, arrays)
+    changed = {checkpoint._ENTRY: entry.replace(old, new)}
+    safetensors.numpy.save_file(params | arrays, path, changed)
     refuses(path, "SHA-256")
 
 
 def test_any_reader_can_read_a_file(path: Path) -> None:
     saved = network(activation="tanh")
     save_model(path, saved, classes=[1, 2, 4])
-    with safetensors.safe_open(path, framework="numpy") as file:
-        entry = json.loads(file.metadata()[checkpoint._ENTRY])
-        assert set(file.keys()) == {"W1", "b1", "W2", "b2", "W3", "b3"}
-        np.testing.assert_array_equal(file.get_tensor("W2"), saved.params["W2"], strict=True)
-    assert entry["classes"] == [1, 2, 4]
-    assert entry["activation"] == "tanh"
+    content = json.loads(entry_of(path).partition(" ")[2])
+    assert content["classes"] == [1, 2, 4]
+    assert content["activation"] == "tanh"
+    arrays = safetensors.numpy.load_file(path)
+    assert arrays.keys() == {"W1", "b1", "W2", "b2", "W3", "b3"}
+    np.testing.assert_array_equal(arrays["W2"], saved.params["W2"], strict=True)
 
 
 on_one_folder = settings(

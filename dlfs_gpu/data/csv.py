@@ -10,8 +10,6 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,29 +27,14 @@ from dlfs_gpu._validation import (
 from dlfs_gpu.backend import Backend, get_backend
 from dlfs_gpu.data.splits import stratified_split, to_backend
 
-_LONGEST_LABEL = 1000
-
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A CSV file, read.
+    """A CSV file, read: N rows of numbers in columns of these names, and labels if it has any."""
 
-    Attributes
-    ----------
-    path : Path
-        The file.
-    features : tuple of str
-        Names of the columns of `x`.
-    x : ndarray of float32, shape (N, len(features))
-        Their numbers, divided by the scale.
-    labels : ndarray of int64 or str, shape (N,), or None
-        The label column, if there is one.
-    """
-
-    path: Path
     features: tuple[str, ...]
-    x: NDArray[np.float32]
-    labels: NDArray[Any] | None
+    x: NDArray[np.float32]  # (N, len(features)), divided by the scale
+    labels: NDArray[Any] | None  # (N,), of int64 or str
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,12 +142,11 @@ def read_table(
     scale: float = 1.0,
     features: Sequence[str] | None = None,
 ) -> Table:
-    """Read a CSV file with a header row.
+    """Read a CSV file in UTF-8 with a header row; empty lines are skipped.
 
     Parameters
     ----------
     path : path
-        The file, in UTF-8. Empty lines are skipped.
     label_column : str or None
         Name of the column of labels, if there is one.
     scale : float
@@ -184,7 +166,6 @@ def read_table(
         a row has another length than the header; if a cell to read is not a finite number, or a
         label is missing. The message names the file.
     """
-    path = Path(path)
     scale = check_positive("scale", scale)
     if features is not None and label_column in features:
         raise ArgumentError("label_column", f"is {label_column!r}, which is one of the features")
@@ -194,96 +175,71 @@ def read_table(
             lines = [line for line in file if line != "\n"]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is not CSV in UTF-8: {error}") from error
-    labels = [] if label_column is None else [label_column]
+    label = [] if label_column is None else [label_column]
     if features is None:
-        features = [name for name in header if name not in labels]
-    else:
-        labels = [name for name in labels if name in header]
-    places = _places(path, header, [*features, *labels])
-    if not features:
-        raise DataError(f"{path} has no column of numbers")
-    if not lines:
-        raise DataError(f"{path} has no rows below its header")
-    columns = places[: len(features)]
-    label = places[-1] if labels else None
+        features = [name for name in header if name not in label]
+    elif label_column not in header:
+        label = []
+    counts = Counter(header)
+    if wrong := [name for name in [*features, *label] if counts[name] != 1]:
+        raise DataError(
+            f"{path} lacks {reprlib.repr(wrong)}, or has them twice; its columns are "
+            f"{reprlib.repr(header)}"
+        )
+    if not features or not lines:
+        raise DataError(f"{path} has no column of numbers, or no rows below its header")
+    place = {name: number for number, name in enumerate(header)}
+    columns = [place[name] for name in features]
     try:
-        values, texts = _read_rows(lines, len(header), columns, label)
+        values, words = _read_rows(lines, len(header), columns, [place[name] for name in label])
     except ValueError as error:
         fault = str(error).removesuffix("; use `usecols` to select a subset and avoid this error")
         raise DataError(f"{path} cannot be read as numbers: {fault}") from error
-    x = np.empty((len(values), len(columns)), dtype=np.float32)
     with np.errstate(over="ignore"):
-        np.divide(values[:, columns], scale, out=x, dtype=np.float64, casting="same_kind")
+        x = (values[:, columns] / scale).astype(np.float32)
     if not is_finite(x):
         row, column = first_index(~np.isfinite(x))
         raise DataError(
             f"{path}: {features[column]!r} in row {row + 1} below the header, divided by the scale "
             f"{scale:g}, is not a finite float32 number"
         )
-    return Table(path, tuple(features), x, _labels(path, texts) if labels else None)
-
-
-def _places(path: Path, header: list[str], names: list[str]) -> list[int]:
-    """Return where in the header the names are; each must be there once."""
-    counts = Counter(header)
-    if wrong := [name for name in names if counts[name] != 1]:
-        raise DataError(
-            f"{path} lacks {reprlib.repr(wrong)}, or has them twice; its columns are "
-            f"{reprlib.repr(header)}"
-        )
-    places = {name: place for place, name in enumerate(header)}
-    return [places[name] for name in names]
+    if "" in words:
+        raise DataError(f"{path} has no label in row {words.index('') + 1} below the header")
+    return Table(tuple(features), x, _as_labels(np.array(words)) if label else None)
 
 
 def _read_rows(
-    lines: list[str], width: int, columns: Sequence[int], label: int | None
+    lines: list[str], width: int, columns: list[int], label: list[int]
 ) -> tuple[NDArray[Any], list[str]]:
-    """Return numbers of shape (N, width), 0 in columns that are not read, and the labels.
-
-    Raises
-    ------
-    ValueError
-        NumPy's, which says in which row and column the fault is.
-    """
-    labels: list[str] = []
+    """Return numbers of shape (N, width), 0 in columns that are not read, and the labels."""
+    words: list[str] = []
 
     def keep(text: str) -> int:
-        labels.append(text.strip())
+        words.append(text.strip())
         return 0
 
-    def ignore(text: str) -> int:
-        return 0
-
-    converters: dict[Any, Any] = dict.fromkeys(set(range(width)).difference(columns), ignore)
-    if label is not None:
-        converters[label] = keep
-    read = partial(np.loadtxt, lines, comments=None, delimiter=",", quotechar='"', ndmin=2)
+    options: dict[str, Any] = {"comments": None, "delimiter": ",", "quotechar": '"', "ndmin": 2}
+    ignored = set(range(width)).difference(columns)
+    options["converters"] = dict.fromkeys(ignored, lambda text: 0) | dict.fromkeys(label, keep)
     try:
         with warnings.catch_warnings():
             # NumPy before 2.3 warns where it cuts off fractions and what is beyond 64 bits.
             warnings.simplefilter("error", DeprecationWarning)
             # Where all are integers, reading them so takes a fourth of the time.
-            values = read(dtype=np.int64, converters=converters)
+            values = np.loadtxt(lines, np.int64, **options)
     except ValueError:
-        labels.clear()
-        values = read(dtype=np.float64, converters=converters)
+        words.clear()
+        values = np.loadtxt(lines, np.float64, **options)
     if values.shape != (len(lines), width):
         raise ValueError(
             f"its {len(lines)} lines below {width} names make {len(values)} rows of "
             f"{values.shape[1]} cells; is a quote not closed?"
         )
-    return values, labels
+    return values, words
 
 
-def _labels(path: Path, texts: list[str]) -> NDArray[Any]:
+def _as_labels(words: NDArray[Any]) -> NDArray[Any]:
     """Return labels as int64 if all are whole numbers (``3`` or ``3.0``), and else as words."""
-    for text in set(texts):
-        if not 0 < len(text) <= _LONGEST_LABEL:
-            raise DataError(
-                f"{path} has the label {reprlib.repr(text)}; it must have between 1 and "
-                f"{_LONGEST_LABEL} characters"
-            )
-    words = np.array(texts)
     try:
         numbers = words.astype(np.float64)
     except ValueError:

@@ -206,22 +206,18 @@ def _download(published: _Published, file: str) -> Path:
     import requests
 
     folder = cache_folder(published.title.lower())
-    fetch = pooch.HTTPDownloader(progressbar=True)
+    downloader = pooch.HTTPDownloader(progressbar=True)
     causes = []
     for mirror in published.mirrors:
+        url = mirror + file
         try:
-            pooch.retrieve(mirror + file, published.sha256[file], file, folder, downloader=fetch)
+            return Path(
+                pooch.retrieve(url, published.sha256[file], file, folder, downloader=downloader)
+            )
         except (requests.RequestException, ValueError) as error:
-            causes.append(f"  {mirror}: {type(error).__name__}: {error}")
-        else:
-            return folder / file
+            causes.append(f"  {mirror}: {type(error).__name__}: {error}\n")
     raise ConnectionError(
-        "\n".join(
-            [
-                f"{folder / file} is not there, or is damaged, and cannot be downloaded:",
-                *causes,
-                f"Put {', '.join(f'{name}.gz' for name in _FILES)} into {folder}, or into a folder "
-                f"named by data_dir or {DATA_VARIABLE}. The embedded digits need no network.",
-            ]
-        )
+        f"{folder / file} is not there, or is damaged, and cannot be downloaded:\n"
+        f"{''.join(causes)}Put {', '.join(f'{name}.gz' for name in _FILES)} into {folder}, or into "
+        f"a folder named by data_dir or {DATA_VARIABLE}. The embedded digits need no network."
     )
