@@ -204,7 +204,7 @@ def _following(
     smallest = float(np.finfo(weights.dtype).eps) / 8
     # Beside the first, the terms are those of a series that converges up to π.
     enough = (m for m in range(1, _MAX_POWERS + 1) if (bound / 2.5) ** m < smallest)
-    powers = next(enough, None)
+    powers = next(enough, None) if bound < 2.5 else None
     if powers is None:
         raise UnfitError(f"changes of up to {bound:.1e} are too large for the compiled loops")
     series = sigmoid_series(*_slope_and_bend(saved), powers)
