@@ -173,6 +173,8 @@ class SoftmaxWithLoss:
         bound = reach * span
         # The series converges up to a bound of π. Its terms may be larger than the slope, by 2^16
         # where soft targets are near the predictions.
+        if not bound < 2.5:
+            return None
         enough = (k for k in range(2, 17) if (bound / 2.5) ** k < eps * 2.0**-16)
         terms = next(enough, None)
         if terms is None:

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-HEAVY = {"cupy", "matplotlib", "pooch", "scipy", "sklearn", "tqdm", "typer"}
+HEAVY = {"cupy", "matplotlib", "numba", "pooch", "scipy", "sklearn", "tqdm", "typer"}
 
 CODE = """
 import json, sys, time

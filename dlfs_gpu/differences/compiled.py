@@ -67,9 +67,11 @@ def sums_by_loops(tail: Tail, distinct: Distinct | None, threads: int | None) ->
     names = [host.loop_of(layer.difference) for layer, _ in (*tail.alone, *tail.together)]
     if names[0] not in _ACTIVATIONS:
         return None
+    reach = _largest(tail.d) * tail.alone[0][0].lipschitz
     if tail.line is not None:
         if host.loop_of(tail.loss.line_difference) != "softmax line":
             return None
+        largest = reach * _largest(tail.line[0])
 
         def sums(samples: slice, columns: slice) -> np.ndarray:
             return _line(tail, names, samples, columns, threads)
@@ -78,9 +80,11 @@ def sums_by_loops(tail: Tail, distinct: Distinct | None, threads: int | None) ->
         known = len(names) == 3 and names[1] in _ACTIVATIONS and names[2] == "affine"
         if distinct is None or not known or host.loop_of(tail.loss.difference) != "softmax":
             return None
+        size = reach * tail.together[0][0].lipschitz * _largest_effect(tail)
+        largest = 2 * size * _largest(tail.loss_saved[2])
 
         def sums(samples: slice, columns: slice) -> np.ndarray:
-            return _curve(tail, names, samples, columns, distinct, threads)
+            return _curve(tail, names, size, samples, columns, distinct, threads)
 
     def by_arrays(samples: slice, columns: slice) -> np.ndarray:
         count = len(range(tail.columns)[columns])
@@ -88,7 +92,7 @@ def sums_by_loops(tail: Tail, distinct: Distinct | None, threads: int | None) ->
         total: np.ndarray = change.sum(axis=0, dtype=np.float64).T
         return total
 
-    return host.proved(tuple(map(str, names)), sums, by_arrays, tail.d.dtype.name)
+    return host.proved(tuple(map(str, names)), sums, by_arrays, tail.d.dtype, largest)
 
 
 def _line(
@@ -109,6 +113,7 @@ def _line(
 def _curve(
     tail: Tail,
     names: list[Any],
+    size: float,
     samples: slice,
     columns: slice,
     distinct: Distinct,
@@ -118,12 +123,11 @@ def _curve(
     dtype = values.dtype
     before = _before(tail, names[0], values, samples, columns)
     weights = np.ascontiguousarray(tail.weights[columns])
-    reach = _largest(values) * tail.alone[0][0].lipschitz
     last = tail.together[1][0].params["W"]
     y, likeliest, totals, _, slope, _ = (a[samples] for a in tail.loss_saved)
-    size = reach * tail.together[0][0].lipschitz * _largest_effect(weights, last)
     if not size <= SMALL:
         raise UnfitError(f"changes of scores may be {size:.1e}, too large for the compiled loops")
+    reach = _largest(values) * tail.alone[0][0].lipschitz
     series, near, negative, floor = _following(tail, names[1], samples, reach, weights)
     eps = float(np.finfo(dtype).eps)
     n, (units, classes) = len(values), last.shape
@@ -200,7 +204,7 @@ def _following(
     smallest = float(np.finfo(weights.dtype).eps) / 8
     # Beside the first, the terms are those of a series that converges up to π.
     enough = (m for m in range(1, _MAX_POWERS + 1) if (bound / 2.5) ** m < smallest)
-    powers = next(enough, None)
+    powers = next(enough, None) if bound < 2.5 else None
     if powers is None:
         raise UnfitError(f"changes of up to {bound:.1e} are too large for the compiled loops")
     series = sigmoid_series(*_slope_and_bend(saved), powers)
@@ -239,8 +243,9 @@ def _joined(places: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np
     return np.concatenate([empty, *where]), np.concatenate([empty, *which])
 
 
-def _largest_effect(weights: np.ndarray, last: np.ndarray) -> float:
+def _largest_effect(tail: Tail) -> float:
     """Return a bound of what the difference of two scores changes by when one output does."""
+    weights, last = tail.weights, tail.together[1][0].params["W"]
     centred = last - np.mean(last, axis=1, keepdims=True)
     norms = [np.sqrt(np.max(np.sum(a * a, axis=k))) for k, a in ((1, weights), (0, centred))]
     return 2 * float(norms[0] * norms[1])
