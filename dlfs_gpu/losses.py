@@ -62,32 +62,23 @@ class SoftmaxWithLoss:
 
     def backward(self, dout: Any = 1) -> Array:
         """Return dout · (y Σt − t) / N, where no digits are lost however confident y is."""
-        return dout * self._slope() / self.log_y.shape[0]
+        *_, slope, _ = self.saved()
+        return dout * slope / self.log_y.shape[0]
 
     def saved(self) -> tuple[Array, ...]:
-        """Return y, the likeliest class as one-hot, Σt, t, slope, log y, each (N, C) or (N, 1)."""
-        xp = namespace_of(self.log_y)
-        total = xp.sum(self.t, axis=-1, keepdims=True)
-        return xp.exp(self.log_y), self._likeliest(), total, self.t, self._slope(), self.log_y
+        """Return y, the likeliest class as one-hot, Σt, t, slope, log y, each (N, C) or (N, 1).
 
-    def _likeliest(self) -> Array:
-        """Return the likeliest class of each sample as one-hot, (N, C)."""
-        xp = namespace_of(self.log_y)
-        classes = self.log_y.shape[-1]
-        return label_rows(xp.argmax(self.log_y, axis=-1), classes, self.log_y.dtype)
-
-    def _slope(self) -> Array:
-        """Return y Σt − t, as y (Σt − t) − t (1 − y).
-
-        Of the likeliest class, 1 − y is taken as the sum of the others, which loses no digits
-        however near 1 its y is.
+        The slope y Σt − t is taken as y (Σt − t) − t (1 − y). Of the likeliest class, 1 − y is the
+        sum of the others, which loses no digits however near 1 its y is.
         """
         xp = namespace_of(self.log_y)
-        y, likeliest = xp.exp(self.log_y), self._likeliest()
+        y = xp.exp(self.log_y)
+        likeliest = label_rows(xp.argmax(self.log_y, axis=-1), y.shape[-1], y.dtype)
         others = xp.sum(y * (1 - likeliest), axis=-1, keepdims=True)
         rest = xp.where(likeliest > 0, others, 1 - y)
         total = xp.sum(self.t, axis=-1, keepdims=True)
-        return y * (total - self.t) - self.t * rest
+        slope = y * (total - self.t) - self.t * rest
+        return y, likeliest, total, self.t, slope, self.log_y
 
     @has_loop("softmax")
     def difference(

@@ -55,8 +55,8 @@ def cumulants(y: Array, W: Array, origin: Array, terms: int) -> list[Array]:
 def sigmoid_series(b: Array, g: Array, terms: int) -> list[Array]:
     """Return the coefficients of d, d², ... in σ(x + d) − σ(x).
 
-    They are b·R_k(g), where b = σ(x)·σ(−x) and g = ½ − σ(x): as slopes of these are −2·b·g·(−1)
-    and −b, (k + 1)·R_(k+1) = 2·g·R_k − (¼ − g²)·R_k'. No digit of b is lost in the tails.
+    They are b·R_k(g), where b = σ(x)·σ(−x) and g = ½ − σ(x), with the slopes 2·b·g and −b: so
+    (k + 1)·R_(k+1) = 2·g·R_k − (¼ − g²)·R_k'. No digit of b is lost in the tails.
     """
     coefficients = [1.0]
     result = [b]
@@ -130,14 +130,15 @@ def exp_terms(size: float, eps: float) -> int:
 
 
 def log_terms(size: float, eps: float) -> int:
-    """Return the same for log(1 + u) and |u| up to about `size`."""
-    # A little more than `size`: |expm1(d)| may be so much larger than |d|.
+    """Return the same for log(1 + u), where u = Σ y·expm1(d)."""
+    # |expm1(d)| may be a little larger than |d|.
     return next(k for k in range(2, 60) if 2 * (1.02 * size) ** (k - 1) / (k + 1) < eps / 4)
 
 
 def _expm1_minus(d: Array) -> Array:
     """Return expm1(d) − d = d²/2 + d³/6 + ... for small d."""
-    last = exp_terms(SMALL, float(namespace_of(d).finfo(d.dtype).eps))
+    eps = float(namespace_of(d).finfo(d.dtype).eps)
+    last = exp_terms(SMALL, eps)
     series = d / math.factorial(last)
     for k in range(last - 1, 1, -1):
         series += 1 / math.factorial(k)
@@ -148,7 +149,8 @@ def _expm1_minus(d: Array) -> Array:
 
 def _log1p_minus(u: Array) -> Array:
     """Return log1p(u) − u = −u²/2 + u³/3 − ... for u = Σ y·expm1(d) of small d."""
-    last = log_terms(SMALL, float(namespace_of(u).finfo(u.dtype).eps))
+    eps = float(namespace_of(u).finfo(u.dtype).eps)
+    last = log_terms(SMALL, eps)
     series = u * ((-1) ** (last + 1) / last)
     for k in range(last - 1, 1, -1):
         series += (-1) ** (k + 1) / k

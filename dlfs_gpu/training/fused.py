@@ -147,10 +147,10 @@ def _sigmoid(lib: Any, z: Array, q: Array, limit: int) -> None:
 
 
 def _sigmoid_slope(lib: Any, out: Array, q: Array, delta: Array) -> None:
-    # σ(z) σ(−z), and σ(−z) = q σ(z)
-    delta *= out
+    # σ(z) σ(−z), and σ(−z) = q σ(z); σ(z)² might underflow
     delta *= out
     delta *= q
+    delta *= out
 
 
 def _tanh(lib: Any, z: Array, q: Array, limit: int) -> None:
