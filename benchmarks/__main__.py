@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import tempfile
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from benchmarks.work import write_data
 
 def main() -> None:
     """Run the sections asked for; print, write and draw the results of each as it ends."""
-    from benchmarks import charts  # not at the top, which every worker imports
+    from benchmarks import charts  # not at the top, which every competitor's process imports
 
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
@@ -22,14 +23,18 @@ def main() -> None:
         "generated.",
     )
     parser.add_argument(
-        "--only", choices=sections.SECTIONS, nargs="+", help="sections to run (default: all)"
+        "--only",
+        choices=sections.SECTIONS,
+        nargs="+",
+        default=list(sections.SECTIONS),
+        help="sections to run (default: all)",
     )
     parser.add_argument(
         "--peers",
-        type=_peers,
+        choices=sections.PEERS,
+        nargs="*",
         default=sections.PEERS,
-        metavar="NAME,...",
-        help=f"packages to compare with (default: {','.join(sections.PEERS)})",
+        help="packages to compare with (default: all)",
     )
     parser.add_argument(
         "--quick", action="store_true", help="fewer works and rounds: under three minutes"
@@ -37,38 +42,32 @@ def main() -> None:
     parser.add_argument(
         "--out",
         type=Path,
-        help="JSON file for the results, which charts are put beside; sections not run are kept "
-        "(default: benchmarks/results/MACHINE.json, or MACHINE-quick.json)",
+        help="JSON file for the results, which tables and charts are put beside; sections not run "
+        "are kept (default: benchmarks/results/MACHINE.json, or MACHINE-quick.json)",
     )
     arguments = parser.parse_args()
 
     here = machine.describe()
-    file_name = machine.slug(here) + ("-quick" if arguments.quick else "") + ".json"
+    file_name = machine.file_name(here) + ("-quick" if arguments.quick else "") + ".json"
     out = arguments.out or Path(__file__).parent / "results" / file_name
     print(*(f"{key}: {value}" for key, value in here.items() if value), sep="\n", end="\n\n")
     with tempfile.TemporaryDirectory() as folder:
         source = write_data(Path(folder))
         print(f"data: {source}\n")
-        setting = sections.Setting(Path(folder), source, arguments.peers, arguments.quick)
+        has_gpu = here["gpu"] is not None
+        plan = sections.Plan(Path(folder), source, has_gpu, arguments.peers, arguments.quick)
         results = report.load(out)
         results["machine"] = here
-        for name in arguments.only or sections.SECTIONS:
-            section = sections.run(name, setting)
-            print(report.tables(name, section))
+        for name in arguments.only:
+            if name == "scaling" and importlib.util.find_spec("pytest_benchmark") is None:
+                print("scaling: pytest-benchmark is not installed\n")
+                continue
+            section = sections.run(name, plan)
+            print(report.tables(section))
             results["sections"][name] = section
             report.save(out, results)
             charts.draw(results, out)
     print(f"results: {out}")
-
-
-def _peers(text: str) -> list[str]:
-    names = [name for name in text.split(",") if name]
-    for name in names:
-        if name not in sections.PEERS:
-            raise argparse.ArgumentTypeError(
-                f"{name!r} is not one of {', '.join(map(repr, sections.PEERS))}"
-            )
-    return names
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from benchmarks.report import digits, duration, label
+from benchmarks.report import digits, duration, megabytes
 
 _COLORS = {
     "the chapter": "#7a7a7a",
@@ -22,13 +22,13 @@ _COLORS = {
     "jax": "#2e86ab",
     "DeZero": "#66a182",
 }
-_MARKERS = "osD^v<>PX*h8p"
+_MARKERS = "osD^v<>PX*h8pd"
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
     """Draw the charts of the sections that there are, beside the file of results at `path`."""
     sections = results["sections"]
-    if sections.keys() & {"training", "sizes", "gradients"}:
+    if sections.keys() & {"training", "gradients", "functions"}:
         _comparison(results).savefig(path.with_suffix(".png"), dpi=150)
     if "scaling" in sections:
         _scaling(results).savefig(path.with_name(f"{path.stem}-scaling.png"), dpi=150)
@@ -36,145 +36,107 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 def _comparison(results: dict[str, Any]) -> Figure:
     sections = results["sections"]
-    figure = Figure(figsize=(11, 8.5), layout="constrained")
-    figure.suptitle(_place(results))
-    top = [name for name in ("training", "gradients") if name in sections]
-    bottom = ["sizes"] * max(len(top), 1) if "sizes" in sections else []
-    mosaic: list[Any] = [row for row in (top, bottom) if row]
-    for name, ax in figure.subplot_mosaic(mosaic).items():
-        panel = {"training": _training_bars, "gradients": _gradient_dots, "sizes": _size_dots}[name]
-        panel(ax, sections[name]["works"])
+    top = [name for name in ("training", "gradients", "functions") if name in sections]
+    bottom = ["sizes"] * len(top) if "training" in sections else []
+    figure = Figure(figsize=(5.5 * max(len(top), 2), 9), layout="constrained")
+    figure.suptitle(_where_and_when(results))
+    rows: list[Any] = [row for row in (top, bottom) if row]
+    axes = figure.subplot_mosaic(rows)
+    for name in top:
+        _times(axes[name], sections[name]["entries"][0])
+    if bottom:
+        _speedups(axes["sizes"], sections["training"]["entries"])
     return figure
 
 
-def _training_bars(ax: Axes, works: list[dict[str, Any]]) -> None:
-    rows = _finished(works[0])
-    medians, spread = _medians(rows)
-    colors = [_color(row["row"]) for row in rows]
-    ax.barh(range(len(rows)), medians, color=colors, xerr=spread, ecolor="#333333", capsize=3)
-    _name_rows(ax, rows, [f"{duration(row['median'])}{_times(row)}" for row in rows])
-    ax.set_xlim(0, 1.5 * max(medians, default=1))
-    ax.xaxis.set_visible(False)
-    ax.spines["bottom"].set_visible(False)
-    ax.set_title(f"One update, {works[0]['work']['name']}")
-
-
-def _gradient_dots(ax: Axes, works: list[dict[str, Any]]) -> None:
-    rows = _finished(works[0])
-    medians, spread = _medians(rows)
-    for place, row in enumerate(rows):
-        ax.errorbar(
-            row["median"],
-            place,
-            xerr=spread[:, place : place + 1],
-            fmt="o",
-            markersize=11,
-            color=_color(row["row"]),
-        )
-    texts = [
-        f"{duration(row['median'])}{_times(row)}\nerror {row['deviation']:.0e}" for row in rows
-    ]
-    _name_rows(ax, rows, texts)
-    _log(ax, "x", medians, duration, subs=(1,))
-    ax.set_xlim(right=ax.get_xlim()[1] * 30)
+def _times(ax: Axes, entry: dict[str, Any]) -> None:
+    """Draw the times of one work, with their quartiles, a competitor in each line."""
+    results = _timed(entry)
+    for place, result in enumerate(results):
+        median = result["median"]
+        quartiles = np.reshape(np.abs(np.subtract(result["quartiles"], median)), (2, 1))
+        color = _color(result["name"])
+        ax.errorbar(median, place, xerr=quartiles, fmt="o", markersize=11, color=color)
+        text = duration(median)
+        if "speedup" in result:
+            text += f", {digits(result['speedup'])}×"
+        for title, error in result["errors"].items():
+            text += f"\n{title}: {error:.0e}"
+        offset: dict[str, Any] = {"xytext": (9, 0), "textcoords": "offset points"}
+        ax.annotate(text, (result["quartiles"][1], place), **offset, va="center", fontsize=8)
+    ax.set_yticks(range(len(results)), [result["name"] for result in results])
+    ax.set_ylim(len(results) - 0.4, -0.6)
+    for tick, result in zip(ax.get_yticklabels(), results, strict=True):
+        tick.set_fontweight("bold" if _is_ours(result["name"]) else "normal")
+    _log(ax, "x", [result["median"] for result in results], duration)
+    left, right = ax.get_xlim()
+    # Room for the words on the right.
+    ax.set_xlim(left, right * right / left)
+    ax.xaxis.set_major_locator(LogLocator(subs=(1,), numticks=5))
     ax.grid(axis="x", alpha=0.3)
-    ax.set_title(f"Numerical gradient of {works[0]['work']['parameters']:,} parameters")
+    ax.set_title(entry["title"].replace(": ", "\n"))
 
 
-def _size_dots(ax: Axes, works: list[dict[str, Any]]) -> None:
-    names: list[str] = []
-    times: list[float] = []
-    for place, work in enumerate(works):
-        for row in _finished(work):
-            name = label(row)
-            if "speedup" not in row or name.startswith("the chapter"):
-                continue
-            new = name not in names
-            if new:
-                names.append(name)
-            ours = name.startswith("dlfs_gpu")
-            times.append(row["speedup"])
-            ax.scatter(
-                place,
-                row["speedup"],
-                s=90 if ours else 50,
-                marker=_MARKERS[names.index(name) % len(_MARKERS)],
-                color=_color(name),
-                edgecolor="black",
-                linewidth=1.2 if ours else 0.3,
-                zorder=3 if ours else 2,
-                label=name if new else None,
-            )
+def _speedups(ax: Axes, entries: list[dict[str, Any]]) -> None:
+    """Draw how many times as fast as the chapter each competitor is, a work in each column."""
+    points: dict[str, list[tuple[int, float]]] = {}
+    for place, entry in enumerate(entries):
+        for result in _timed(entry):
+            if "speedup" in result and result["name"] != "the chapter's way":
+                points.setdefault(result["name"], []).append((place, result["speedup"]))
+    for marker, (name, line) in zip(_MARKERS, points.items(), strict=False):
+        ax.scatter(
+            [place for place, _ in line],
+            [speedup for _, speedup in line],
+            s=90 if _is_ours(name) else 50,
+            marker=marker,
+            color=_color(name),
+            edgecolor="black",
+            linewidth=1.2 if _is_ours(name) else 0.3,
+            zorder=3 if _is_ours(name) else 2,
+            label=name,
+        )
     ax.axhline(1, color=_COLORS["the chapter"], label="the chapter's way")
-    _log(ax, "y", [1, *times], lambda times: f"{times:g}×")
+    speedups = [speedup for line in points.values() for _, speedup in line]
+    _log(ax, "y", [1, *speedups], lambda times: f"{times:g}×")
     ax.grid(axis="y", alpha=0.3)
-    ax.set_title("One update at other sizes: how many times as fast as the chapter's way")
-    labels = [work["work"]["name"].replace(", ", "\n").replace(" ", "\n", 1) for work in works]
-    ax.set_xticks(range(len(works)), labels, fontsize=7)
-    ax.set_xlim(-0.5, len(works) - 0.5)
+    ax.set_title("How many times as fast as the chapter's way")
+    titles = [entry["title"].replace("One update of ", "") for entry in entries]
+    ax.set_xticks(range(len(entries)), [t.replace(" ", "\n", 2) for t in titles], fontsize=8)
+    ax.set_xlim(-0.5, len(entries) - 0.5)
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
 
 
 def _scaling(results: dict[str, Any]) -> Figure:
-    works = results["sections"]["scaling"]["works"]
-    figure = Figure(figsize=(14, 6.5), layout="constrained")
-    figure.suptitle(_place(results))
-    axes = figure.subplots(2, 4, sharex="col")
-    panels: list[tuple[str, str, str, Callable[[Any], float]]] = [
-        ("batch", "784-50-10", "batch", lambda work: work["work"]["batch"]),
-        ("hidden", "batch 100", "hidden units", lambda work: work["work"]["sizes"][1]),
-        ("data", "batch 100", "images to draw from", lambda work: work["work"]["samples"]),
-        ("gradient", "", "non-zero pixels × hidden × classes", _gradient_size),
-    ]
-    for column, (series, title, name, size) in zip(axes.T, panels, strict=True):
-        chosen = [work for work in works if work["series"] == series]
-        _growth(column, chosen, size, scattered=series == "gradient")
-        column[0].set_title(f"One update, {title}" if title else "Numerical gradient")
-        column[1].set_xlabel(name)
+    entries = results["sections"]["scaling"]["entries"]
+    series = list({entry["series"]: None for entry in entries})
+    names = list({entry["name"]: None for entry in entries})
+    figure = Figure(figsize=(3.5 * len(series), 6.5), layout="constrained")
+    figure.suptitle(_where_and_when(results))
+    axes = figure.subplots(2, len(series), sharex="col", squeeze=False)
+    for (above, below), growing in zip(axes.T, series, strict=True):
+        chosen = [entry for entry in entries if entry["series"] == growing]
+        for name, color in zip(names, ("#d1495b", "#76b900"), strict=False):
+            points = [
+                (entry["size"], entry["median"], entry["peak_bytes"])
+                for entry in sorted(chosen, key=lambda entry: float(entry["size"]))
+                if entry["name"] == name
+            ]
+            size, median, peak = np.transpose(points)
+            above.plot(size, median, "o-", color=color, label=name)
+            below.plot(size, peak, "o-", color=color, label=name)
+        _log(above, "x", [entry["size"] for entry in chosen], lambda x: f"{x:,.0f}", subs=(1,))
+        _log(above, "y", [entry["median"] for entry in chosen], duration)
+        _log(below, "y", [entry["peak_bytes"] for entry in chosen], megabytes)
+        what, _, size_of = growing.partition(": ")
+        above.set_title(f"One {what}")
+        below.set_xlabel(size_of)
+        for ax in (above, below):
+            ax.grid(alpha=0.3)
+            ax.legend(frameon=False)
     axes[0, 0].set_ylabel("time")
     axes[1, 0].set_ylabel("peak memory")
     return figure
-
-
-def _gradient_size(work: dict[str, Any]) -> float:
-    _, hidden, classes = work["work"]["sizes"]
-    return float(work["nonzeros"] * hidden * classes)
-
-
-def _growth(
-    axes: Sequence[Axes],
-    works: list[dict[str, Any]],
-    size: Callable[[Any], float],
-    *,
-    scattered: bool,
-) -> None:
-    """Draw time and memory against the size of a work, for each row."""
-    lines: dict[str, list[tuple[float, float, float, float]]] = {}
-    for work in works:
-        images = work["data_bytes"]
-        for row in _finished(work):
-            point = size(work), row["median"], row["peak_bytes"] - images, images
-            lines.setdefault(label(row), []).append(point)
-    points = np.concatenate([np.array(points) for points in lines.values()])
-    for color, (name, line) in zip(("#d1495b", "#76b900"), lines.items(), strict=False):
-        x, seconds, memory, images = np.array(sorted(line)).T
-        style: dict[str, Any] = {
-            "color": color,
-            "marker": "o",
-            "linestyle": "none" if scattered else "-",
-        }
-        axes[0].plot(x, seconds, **style, label=name)
-        axes[1].plot(x, memory, **style, label="without the data")
-        if scattered:
-            axes[0].plot(x, seconds[-1] * x / x[-1], ":", color=color, label="in proportion")
-        else:
-            axes[1].plot(x, memory + images, ":", color=color, label="with the data")
-    _log(axes[0], "x", points[:, 0], lambda x: f"{x:,.0f}", subs=(1,))
-    _log(axes[0], "y", points[:, 1], duration)
-    _log(axes[1], "y", [*points[:, 2], *points[:, 2:].sum(axis=1)], _size)
-    for ax in axes:
-        ax.grid(alpha=0.3)
-        ax.legend(frameon=False)
 
 
 def _log(
@@ -194,42 +156,19 @@ def _log(
     axis.set_major_formatter(lambda value, _: text(value))
 
 
-def _size(size: float) -> str:
-    return f"{digits(size / 1e6)} MB"
+def _timed(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    return [result for result in entry["results"] if "median" in result]
 
 
-def _name_rows(ax: Axes, rows: list[dict[str, Any]], texts: list[str]) -> None:
-    """Write each row's name on the left and its text behind its bar or dot."""
-    ax.set_yticks(range(len(rows)), [label(row) for row in rows])
-    ax.set_ylim(len(rows) - 0.4, -0.6)
-    ax.spines[["top", "right"]].set_visible(False)
-    for tick, row in zip(ax.get_yticklabels(), rows, strict=True):
-        tick.set_fontweight("bold" if row["row"].startswith("dlfs_gpu") else "normal")
-    for place, (row, text) in enumerate(zip(rows, texts, strict=True)):
-        end = (row["quartiles"][1], place)
-        offset: dict[str, Any] = {"xytext": (8, 0), "textcoords": "offset points"}
-        ax.annotate(text, end, **offset, va="center", fontsize=8)
-
-
-def _medians(rows: list[dict[str, Any]]) -> tuple[list[float], Any]:
-    """Return the medians, and how far the quartiles are from them, (2, rows)."""
-    medians = [row["median"] for row in rows]
-    return medians, np.abs(np.reshape([row["quartiles"] for row in rows], (-1, 2)).T - medians)
-
-
-def _times(row: dict[str, Any]) -> str:
-    return f", {digits(row['speedup'])}×" if "speedup" in row else ""
-
-
-def _finished(work: dict[str, Any]) -> list[dict[str, Any]]:
-    return [row for row in work["rows"] if row["status"] == "ok" and row["agrees"]]
+def _is_ours(name: str) -> bool:
+    return name.startswith("dlfs_gpu")
 
 
 def _color(name: str) -> str:
     return next(color for start, color in _COLORS.items() if name.startswith(start))
 
 
-def _place(results: dict[str, Any]) -> str:
+def _where_and_when(results: dict[str, Any]) -> str:
     here = results["machine"]
     dates = sorted({section["date"][:10] for section in results["sections"].values()})
     gpu = [here["gpu"]] if here["gpu"] else []

@@ -3,44 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib.metadata
-import os
 import platform
 import re
-import subprocess
 from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dlfs_gpu.backend import cpu_cores, get_backend
 
 
-@functools.cache
-def gpu() -> str | None:
-    """Return the name of the first GPU and its driver's version; None without one."""
-    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-        if run.stdout.strip():
-            return run.stdout.splitlines()[0]
-    return None
-
-
-def describe() -> dict[str, str | int | None]:
-    """Return the processor, its cores, memory, GPU, operating system and Python."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+def describe() -> dict[str, Any]:
+    """Return the processor, its cores, the GPU, operating system and Python."""
+    backend = get_backend("auto")
     return {
         "cpu": _cpu(),
-        "cores": cores,
-        "gpu": gpu(),
+        "cores": cpu_cores(),
+        "gpu": backend.device if backend.name == "cupy" else None,
         "os": platform.platform(),
         "python": platform.python_version(),
     }
 
 
-def slug(machine: Mapping[str, str | int | None]) -> str:
-    """Return a file name for the machine: its GPU, or else its processor and cores."""
+def file_name(machine: Mapping[str, Any]) -> str:
+    """Return a name for the machine's results: its GPU, or else its processor and cores."""
     if machine["gpu"]:
-        name = str(machine["gpu"]).split(",")[0]
+        name = machine["gpu"].split(",")[0]
     else:
-        name = re.sub(r"\(\w+\)|CPU|@.*", "", str(machine["cpu"])) + f" {machine['cores']} cores"
+        name = re.sub(r"\(\w+\)|CPU|@.*", "", machine["cpu"]) + f" {machine['cores']} cores"
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 

@@ -1,4 +1,4 @@
-"""Results as tables on the terminal and as a JSON file."""
+"""Results as Markdown tables and as a JSON file."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any
 
 def duration(seconds: float) -> str:
     """Return a time in three digits: ``"251 µs"``."""
-    for unit, factor in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= factor or unit == "µs":
-            return f"{digits(seconds / factor)} {unit}"
-    raise AssertionError
+    if seconds >= 1:
+        return f"{digits(seconds)} s"
+    if seconds >= 1e-3:
+        return f"{digits(seconds * 1e3)} ms"
+    return f"{digits(seconds * 1e6)} µs"
 
 
 def digits(x: float) -> str:
@@ -22,20 +23,40 @@ def digits(x: float) -> str:
     return f"{x:,.0f}" if x >= 100 else f"{x:.3g}"
 
 
-def label(row: dict[str, Any]) -> str:
-    """Return a row's name, with the device where it is not in the name."""
-    return row["row"] if row["device"] == "CPU" else f"{row['row']} (GPU)"
+def megabytes(size: float) -> str:
+    """Return a number of bytes in three digits: ``"3.4 MB"``."""
+    return f"{digits(size / 1e6)} MB"
 
 
-def tables(name: str, section: dict[str, Any]) -> str:
-    """Return the tables of a section."""
-    works = section["works"]
-    if name == "gradients":
-        pairs = zip(works[::2], works[1::2], strict=True)
-        return "\n".join(_gradient_table(*pair) for pair in pairs)
-    if name == "scaling":
-        return _scaling_table(works)
-    return "\n".join(_training_table(work) for work in works)
+def tables(section: dict[str, Any]) -> str:
+    """Return the tables of a section, or one of a section whose entries are sizes."""
+    entries = section["entries"]
+    if "series" not in entries[0]:
+        return "\n".join(_comparison(entry) for entry in entries)
+    lines = [
+        (
+            each["name"],
+            each["series"],
+            f"{each['size']:,}",
+            duration(each["median"]),
+            megabytes(each["peak_bytes"]),
+        )
+        for each in entries
+    ]
+    header = ("", "growing", "to", "median", "peak memory")
+    return _table("Time, and memory beside the data, as sizes grow", header, lines)
+
+
+def document(results: dict[str, Any]) -> str:
+    """Return all tables, with what they were measured on."""
+    parts = ["# Benchmarks\n"]
+    parts += [f"- {key}: {value}" for key, value in results["machine"].items() if value]
+    for name, section in results["sections"].items():
+        versions = ", ".join(f"{package} {v}" for package, v in section["versions"].items())
+        parts.append(f"\n## {name.capitalize()}\n")
+        parts.append(f"{section['date'][:10]}, data: {section['data']}; {versions}\n")
+        parts.append(tables(section))
+    return "\n".join(parts)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -47,83 +68,42 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def save(path: Path, results: dict[str, Any]) -> None:
-    """Write results to a file."""
+    """Write results to a file, and their tables beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(results, indent=1, ensure_ascii=False)
-    # One line for each list of numbers, such as a row's seconds.
+    # One line for each list of numbers, such as a competitor's seconds.
     text = re.sub(r"\[[^][{}\"]*\]", lambda numbers: " ".join(numbers[0].split()), text)
     path.write_text(text + "\n", encoding="utf-8")
+    path.with_suffix(".md").write_text(document(results), encoding="utf-8")
 
 
-def _training_table(work: dict[str, Any]) -> str:
-    title = f"{work['work']['name']}: one update, gather and loss included"
-    header = ("", "median", "quartiles", "× the chapter", "losses off by")
-    lines: list[tuple[str, ...]] = []
-    for row in work["rows"]:
-        if row["status"] != "ok":
-            lines.append((label(row), row["status"]))
-            continue
-        off = f"{row['deviation']:.0e}" + ("" if row["agrees"] else "  NOT THE SAME TRAINING")
-        lines.append((label(row), *_timing(row), off))
-    return _table(title, header, lines)
-
-
-def _gradient_table(fine: dict[str, Any], coarse: dict[str, Any]) -> str:
-    work = fine["work"]
-    title = f"{work['name']}: numerical gradient, {work['parameters']:,} parameters"
-    header = (
-        "",
-        "median",
-        "quartiles",
-        "× the chapter",
-        f"error at h={work['h']:g}",
-        f"at h={coarse['work']['h']:.3g}",
-        "",
-    )
-    lines: list[tuple[str, ...]] = []
-    for row, other in zip(fine["rows"], coarse["rows"], strict=True):
-        if row["status"] != "ok":
-            lines.append((label(row), row["status"]))
-            continue
-        share = row["units_per_block"]
-        note = f"extrapolated from {share * work['parameters']:.0f} parameters" if share < 1 else ""
-        errors = (f"{r['deviation']:.1e}" if "deviation" in r else "" for r in (row, other))
-        lines.append((label(row), *_timing(row), *errors, note))
-    return _table(title, header, lines)
-
-
-def _scaling_table(works: list[dict[str, Any]]) -> str:
-    header = ("", "work", "median", "peak memory")
-    lines: list[tuple[str, ...]] = []
-    for work in works:
-        name = f"{work['work']['name']}, {work['work']['samples']:,} images"
-        if work["series"] == "gradient":
-            name = f"{work['work']['name']}, numerical gradient"
-        for row in work["rows"]:
-            if row["status"] != "ok":
-                lines.append((label(row), name, row["status"]))
-            else:
-                memory = f"{digits(row['peak_bytes'] / 1e6)} MB"
-                lines.append((label(row), name, duration(row["median"]), memory))
-    return _table("time and memory as sizes grow", header, lines)
-
-
-def _timing(row: dict[str, Any]) -> tuple[str, str, str]:
-    low, high = row["quartiles"]
-    speedup = digits(row["speedup"]) if "speedup" in row else ""
-    return duration(row["median"]), f"{duration(low)} to {duration(high)}", speedup
+def _comparison(entry: dict[str, Any]) -> str:
+    results = entry["results"]
+    errors = list({title: None for result in results for title in result["errors"]})
+    header = ("", "median", "quartiles", f"× {results[0]['name']}", *errors, "")
+    lines = []
+    for result in results:
+        off = (f"{result['errors'][e]:.1e}" if e in result["errors"] else "" for e in errors)
+        note = "" if result["status"] == "ok" else result["status"]
+        timing = ("", "", "")
+        if "median" in result:
+            low, high = result["quartiles"]
+            speedup = digits(result["speedup"]) if "speedup" in result else ""
+            timing = (duration(result["median"]), f"{duration(low)} to {duration(high)}", speedup)
+            if result["units"] < 1:
+                elements = round(result["units"] * entry["work"]["parameters"])
+                note = f"extrapolated from {elements} elements"
+        lines.append((result["name"], *timing, *off, note))
+    return _table(entry["title"], header, lines)
 
 
 def _table(title: str, header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table, aligned to be read as it is too."""
     lines = [header, *lines]
-    # A row that failed has its reason in the second column, which need not be as wide as that.
-    widths = [
-        max(len(line[column]) for line in lines if len(line) == len(header))
-        for column in range(len(header))
-    ]
-    widths[0] = max(len(line[0]) for line in lines)
-    text = (
-        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=False)).rstrip()
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    rows = [
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |"
         for line in lines
-    )
-    return "\n".join((title, *(f"  {line}" for line in text), ""))
+    ]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join((f"### {title}\n", rows[0], rule, *rows[1:], ""))

@@ -7,14 +7,16 @@ networks, optimizers and training loop, under the book's names.
 from dlfs_gpu._validation import ArgumentError, DataError
 from dlfs_gpu.backend import Backend, BackendError, get_backend, use_backend
 from dlfs_gpu.checkpoint import load_model, save_model
-from dlfs_gpu.data.datasets import (
+from dlfs_gpu.data import (
+    MinibatchSampler,
     load_csv,
     load_digits,
     load_fashion_mnist,
     load_idx,
     load_mnist,
 )
-from dlfs_gpu.data.minibatches import MinibatchSampler
+from dlfs_gpu.differences import Differenced, with_difference
+from dlfs_gpu.differences.comparison import GradientReport
 from dlfs_gpu.functions import (
     binary_cross_entropy_error,
     cross_entropy_error,
@@ -23,6 +25,7 @@ from dlfs_gpu.functions import (
     identity_function,
     log_softmax,
     mean_squared_error,
+    one_hot,
     relu,
     relu_grad,
     sigmoid,
@@ -41,10 +44,10 @@ from dlfs_gpu.gradient import (
     numerical_gradient,
     tangent_line,
 )
-from dlfs_gpu.gradient_check import GradientReport, check_gradients
+from dlfs_gpu.gradient_check import check_gradient, check_gradients
 from dlfs_gpu.layers import Affine, Dropout, Identity, Relu, Sigmoid, Tanh
 from dlfs_gpu.losses import MeanSquaredError, SigmoidWithLoss, SoftmaxWithLoss, SumSquaredError
-from dlfs_gpu.models import MultiLayerNet, SimpleNet, TwoLayerNet
+from dlfs_gpu.models import MultiLayerNet, SimpleNet, TwoLayerNet, simpleNet
 from dlfs_gpu.network import Network
 from dlfs_gpu.optimizers import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSprop
 from dlfs_gpu.training import History, Trainer
@@ -58,6 +61,7 @@ __all__ = [
     "Backend",
     "BackendError",
     "DataError",
+    "Differenced",
     "Dropout",
     "GradientReport",
     "History",
@@ -79,6 +83,7 @@ __all__ = [
     "Trainer",
     "TwoLayerNet",
     "binary_cross_entropy_error",
+    "check_gradient",
     "check_gradients",
     "cross_entropy_error",
     "default_step",
@@ -104,6 +109,7 @@ __all__ = [
     "sigmoid",
     "sigmoid_cross_entropy",
     "sigmoid_grad",
+    "simpleNet",
     "softmax",
     "softmax_cross_entropy",
     "softmax_loss",
@@ -111,4 +117,5 @@ __all__ = [
     "sum_squared_error",
     "tangent_line",
     "use_backend",
+    "with_difference",
 ]

@@ -1,56 +1,91 @@
-"""Files: whether they can be read, and results that are whole or not there."""
+"""Files: those that can be read, and results that are whole or not there."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
+import stat
 import tempfile
-from collections.abc import Collection, Iterator
+import time
+import uuid
+from collections.abc import Collection, Iterator, Sequence
+from io import BufferedReader
 from pathlib import Path
 
 
-def check_readable(what: str, path: Path) -> None:
-    """Raise an OSError that begins with `what` if there is no file that can be read."""
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"{what} is {path}: there is no such file")
-    if path.is_dir():
-        raise IsADirectoryError(f"{what} is {path}: that is a folder; it must be a file")
-    if not os.access(path, os.R_OK):
-        raise PermissionError(f"{what} is {path}: it may not be read")
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
+    """Open a file to read bytes; not a device or a pipe, which may have no end.
+
+    Raises
+    ------
+    OSError
+        If there is no file, it cannot be read, or it is not a regular one.
+    """
+    mode = os.stat(path).st_mode
+    # A folder is refused by open itself.
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError(errno.EINVAL, "Not a regular file", os.fspath(path))
+    return open(path, "rb")
+
+
+# Of unfinished files, and of folders of them.
+_PREFIX = ".dlfs_gpu-"
+_ABANDONED = 3600  # seconds, after which nobody still writes them
 
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a path to write to, which becomes `path` at the end of a ``with`` block.
 
-    An existing file stays as it is until then, and for good if the block ends with an error.
+    An existing file stays as it is until then, and for good if the block ends with an error. The
+    path yielded is new each time: of several writers, the last one's file stays, whole.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; its ``filename`` is `path`.
     """
     path = Path(path)
-    part = path.with_name(path.name + ".part")
+    part = path.parent / (_PREFIX + uuid.uuid4().hex)
     try:
         yield part
+        _write_through(part)
         part.replace(path)
     except OSError as error:
-        # A full disk comes without the name of the file.
-        raise type(error)(f"{path} cannot be written: {error.strerror or error}") from error
+        # A full disk comes without a name.
+        if error.filename in (None, str(part)):
+            text = error.strerror or str(error)
+            raise OSError(error.errno or errno.EIO, text, str(path)) from error
+        raise
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 @contextlib.contextmanager
-def whole_results(folder: Path, names: Collection[str]) -> Iterator[Path]:
+def whole_results(folder: Path, names: Sequence[str]) -> Iterator[Path]:
     """Yield a folder to write files to, which replace those in `folder` together.
 
     Nothing is replaced if the ``with`` block ends with an error. A file among `names` that is not
-    written is removed from `folder`: it would be one of other results.
+    written is removed from `folder`: it would be one of other results. The last of `names` is
+    removed first and put in place last: where it is, all are of the same results, even if a run
+    was killed in between. What such a run left behind is removed an hour later.
     """
-    with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as part:
-        try:
-            yield Path(part)
-        except OSError as error:
-            raise type(error)(str(error).replace(part, str(folder))) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(_PREFIX + "*/"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=folder) as part:
+        yield Path(part)
+        written = [name for name in names if Path(part, name).exists()]
+        for name in written:
+            _write_through(Path(part, name))
+        (folder / names[-1]).unlink(missing_ok=True)
         for name in names:
-            if Path(part, name).exists():
+            if name in written:
                 os.replace(Path(part, name), folder / name)
             else:
                 (folder / name).unlink(missing_ok=True)
@@ -69,8 +104,16 @@ def output_folder(path: Path, names: Collection[str] = ()) -> Path:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise OSError(f"out is {path}, where nothing can be written: {error}") from error
+        refusal = type(error)(f"out is {path}, where nothing can be written: {error}")
+        refusal.errno = error.errno
+        raise refusal from error
     for name in names:
         if (path / name).is_dir():
             raise IsADirectoryError(f"out is {path}, where {name} is a folder; it must be a file")
     return path
+
+
+def _write_through(path: Path) -> None:
+    """Have the system put a file on the disk, so that a power cut leaves it or the one before."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

@@ -83,7 +83,8 @@ def check_choice(name: str, value: Any, choices: Iterable[Choice]) -> Choice:
 def check_dtype(dtype: Any) -> Literal["float32", "float64"]:
     """Return the name of a floating-point type, given by its name or as a type."""
     try:
-        name = np.dtype(dtype).name
+        # NumPy takes None for float64.
+        name = dtype if dtype is None else np.dtype(dtype).name
     except TypeError:
         name = dtype
     return check_choice("dtype", name, ("float32", "float64"))
@@ -91,6 +92,9 @@ def check_dtype(dtype: Any) -> Literal["float32", "float64"]:
 
 def array_namespace(**arrays: Array) -> Any:
     """Return the array API namespace that all the arrays, given by name, belong to.
+
+    A namespace whose arrays hold those of another library, which it names in ``library``, takes
+    that library's arrays too, and is returned for both.
 
     Raises
     ------
@@ -102,7 +106,11 @@ def array_namespace(**arrays: Array) -> Any:
     namespaces = {name: _namespace(name, x) for name, x in arrays.items()}
     (first, xp), *others = namespaces.items()
     for name, other in others:
-        if other is not xp:
+        if other is getattr(xp, "library", xp):
+            continue
+        if getattr(other, "library", other) is xp:
+            first, xp = name, other
+        elif other is not xp:
             raise TypeError(
                 f"{first} is a {_type_name(arrays[first])} and {name} is a "
                 f"{_type_name(arrays[name])}: arrays are not moved by themselves; put both on one "

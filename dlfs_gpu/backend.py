@@ -197,11 +197,6 @@ def run_in_chunks(run: Callable[[int, int], None], total: int, chunk: int, title
                 importlib.import_module("cupy").get_default_memory_pool().free_all_blocks()
 
 
-def in_place(function: Callable[..., Array], x: Array) -> Array:
-    """Return ``function(x)``, written over `x` where the library can: for arrays one owns."""
-    return function(x, out=x) if type(x) is np.ndarray or is_cupy_array(x) else function(x)
-
-
 def cpu_cores() -> int:
     """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):

@@ -179,7 +179,10 @@ def softmax_cross_entropy(z: Array, t: Array) -> Array:
 
 def softmax_loss(X: Array, t: Array) -> Array:
     """Return ``cross_entropy_error(softmax(X), t)``: the book's loss, its 1e-7 included."""
-    return cross_entropy_error(softmax(X), t)
+    X = as_scores(X, "X")
+    t = check_targets(t, X.shape, X, "X")
+    xp = namespace_of(X)
+    return -xp.mean(_select(xp.log(softmax(X) + CROSS_ENTROPY_DELTA), t))
 
 
 def binary_cross_entropy_error(y: Array, t: Array) -> Array:
@@ -207,7 +210,7 @@ def binary_cross_entropy_error(y: Array, t: Array) -> Array:
     # 0·log 0 counts as 0, its limit.
     log_y = xp.log(xp.where(t == 0, xp.ones_like(y), y))
     log_rest = xp.log1p(-xp.where(t == 1, xp.zeros_like(y), y))
-    loss = -(t * log_y + (1 - t) * log_rest)
+    loss = -(log_y * t + log_rest * (1 - t))
     return loss if y.ndim == 0 else xp.mean(xp.sum(loss, axis=-1))
 
 
@@ -217,7 +220,7 @@ def sigmoid_cross_entropy(z: Array, t: Array) -> Array:
     check_unit_targets(t)
     xp = namespace_of(z)
     # −log σ(z) = max(−z, 0) + log(1 + exp(−|z|))
-    loss = relu(z) - t * z + xp.log1p(xp.exp(-xp.abs(z)))
+    loss = relu(z) - z * t + xp.log1p(xp.exp(-xp.abs(z)))
     return loss if z.ndim == 0 else xp.mean(xp.sum(loss, axis=-1))
 
 
@@ -274,5 +277,5 @@ def _select(values: Array, t: Array) -> Array:
     xp = namespace_of(values)
     if t.ndim == values.ndim:
         # 0·log 0 counts as 0, its limit.
-        return xp.sum(t * xp.where(t == 0, xp.zeros_like(values), values), axis=-1)
+        return xp.sum(xp.where(t == 0, xp.zeros_like(values), values) * t, axis=-1)
     return xp.take_along_axis(values, t[..., None], axis=-1)[..., 0]

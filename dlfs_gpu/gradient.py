@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
-from array_api_compat import device
 
-from dlfs_gpu._validation import Array, as_float, is_finite, namespace_of
-from dlfs_gpu.backend import memory_budget, run_in_chunks
+from dlfs_gpu._validation import (
+    ArgumentError,
+    Array,
+    as_float,
+    check_choice,
+    check_count,
+    check_finite,
+    check_positive,
+    first_index,
+    is_finite,
+    namespace_of,
+)
+from dlfs_gpu.differences.evaluation import (
+    Function,
+    batched_differences,
+    checked_result,
+    loop_differences,
+    rounding,
+)
+from dlfs_gpu.differences.perturbation import (
+    DEFAULT_STEP,
+    difference_derivative,
+    difference_gradient,
+)
 
-Function = Callable[[Any], Any]
-Method = Literal["loop", "batched"]
+Method = Literal["loop", "batched", "difference"]
 Scheme = Literal["central", "forward"]
 
 # Near eps^(1/3) for central and eps^(1/2) for forward differences, where truncation and rounding
@@ -24,6 +42,9 @@ _STEPS = {
     ("forward", 64): 2.0**-26,
     ("forward", 32): 2.0**-11,
 }
+# Halving h takes away 3/4 of the truncation error, which falls with h², or 1/2 of it, which falls
+# with h. So it is 4/3 of the change, or 2; one eighth is added for the terms of higher order.
+_TRUNCATION = {"central": 1.5, "forward": 2.25}
 
 
 def default_step(dtype: Any, scheme: Scheme = "central", *, xp: Any = np) -> float:
@@ -36,11 +57,10 @@ def default_step(dtype: Any, scheme: Scheme = "central", *, xp: Any = np) -> flo
     ------
     TypeError
         If `dtype` is neither float32 nor float64.
-    ValueError
+    ArgumentError
         If `scheme` is neither "central" nor "forward".
     """
-    if scheme not in ("central", "forward"):
-        raise ValueError(f"scheme is {scheme!r}; it must be 'central' or 'forward'")
+    scheme = check_choice("scheme", scheme, get_args(Scheme))
     try:
         bits = xp.finfo(dtype).bits
     except (TypeError, ValueError):
@@ -55,6 +75,7 @@ def numerical_diff(
     x: Any,
     h: float | None = None,
     *,
+    method: Literal["loop", "difference"] = "loop",
     scheme: Scheme = "central",
     nominal_step: bool = False,
 ) -> Any:
@@ -67,7 +88,10 @@ def numerical_diff(
     x : float or array
         Where; an array gives the derivative at each of its elements.
     h : float, optional
-        Step; `default_step` by default.
+        Step; `default_step` by default, and 1e-4 with ``method="difference"``.
+    method : {"loop", "difference"}
+        Whether `f` is evaluated at two points, or once with an array that carries changes; see
+        `numerical_gradient`.
     scheme : {"central", "forward"}
         (f(x+h) − f(x−h)) / 2h, or (f(x+h) − f(x)) / h, the chapter's bad example.
     nominal_step : bool
@@ -77,16 +101,21 @@ def numerical_diff(
 
     Raises
     ------
-    ValueError
-        If h is not positive and finite, or so small that x + h == x; if `x` is not finite, or
+    ArgumentError
+        If `h` is not positive and finite, or so small that x + h == x; if `x` is not finite, or
         `f` returns another shape than that of `x`.
+    TypeError
+        If `x` is neither float32 nor float64 nor integer, or `f` returns no number or array.
     """
-    x = as_float(x)
+    method = check_choice("method", method, ("loop", "difference"))
+    x, h, scheme = _checked_arguments(x, h, scheme, method)
+    if method == "difference":
+        return difference_derivative(f, x, h, scheme)
     upper, lower, step = _points(x, h, scheme, nominal_step)
 
     def value(point: Any) -> Any:
         demand = f"it must return one number for each element of x, {tuple(x.shape)}"
-        return _checked("f", f(point), x.shape, demand)
+        return checked_result("f", f(point), x.shape, demand)
 
     return (value(upper) - value(lower)) / step
 
@@ -110,23 +139,28 @@ def numerical_gradient(
     f : callable
         With ``method="loop"`` it maps an array of the shape of `x` to one number, and may read
         `x` itself instead of its argument, as the book's closures do. With ``"batched"`` it maps
-        K such arrays stacked, (K, *x.shape), to K numbers, (K,).
+        K such arrays stacked, (K, *x.shape), to K numbers, (K,). With ``"difference"`` it maps
+        a `Differenced` array of the shape of `x` to one number: it is written with operators,
+        NumPy's functions or those of ``array_namespace(x)``, and uses its argument.
     x : array, any shape
         Where. The loop writes to `x` and always restores it, also when `f` raises. Integers and
         read-only arrays are copied first, the integers to float64, and a closure over `x` cannot
         see the copy.
     h : float, optional
-        Step; `default_step` by default.
-    method : {"loop", "batched"}
-        How `f` is evaluated; it is never guessed.
+        Step; `default_step` by default, and 1e-4 with ``method="difference"``.
+    method : {"loop", "batched", "difference"}
+        How `f` is evaluated; it is never guessed. ``"difference"`` is the fastest and most exact,
+        and needs a rule for all that `f` does; ``"loop"`` takes any function; ``"batched"`` is
+        for functions without a rule that take stacked arrays. See the notes.
     scheme, nominal_step
         As in `numerical_diff`.
     return_error : bool
-        Also return an estimate of the error of each element, by evaluating a second time with
-        h/2 and comparing (Richardson [1]_). It covers truncation, and rounding roughly.
+        Also return an estimate of each element's error, too small for few elements only: see the
+        notes. `f` is evaluated a second time with h/2, and at nine more points.
     max_memory : int, optional
-        Bytes that ``"batched"`` may use for its stacked copies; 256 MiB by default, half of the
-        free memory on a GPU. Halved and tried again when memory runs out.
+        Bytes that ``"batched"`` may use for its stacked copies, and ``"difference"`` for changes;
+        256 MiB by default, half of the free memory on a GPU. Halved and tried again when memory
+        runs out.
     progress : bool
         Show a progress bar.
 
@@ -138,17 +172,49 @@ def numerical_gradient(
 
     Raises
     ------
-    ValueError
-        If h is not positive and finite, or so small that x + h == x somewhere; if `x` is not
-        finite; if `f` returns another shape, or NaN or infinity, or changes its argument (which is
-        then restored); if `max_memory` is less than one copy takes.
+    ArgumentError
+        If `h` is not positive and finite, or so small that x + h == x somewhere (with
+        `return_error`, x + h/2); if `x` is not finite; if `f` returns another shape, or NaN or
+        infinity, or changes its argument (which is then restored); if `max_memory` is less than
+        one copy takes. With ``"difference"`` also if `x` is empty, or the result of `f` does not
+        depend on its argument, or differs for equal arguments; `h` may be as small as changes are
+        not lost to underflow.
     TypeError
-        If `x` is neither float32 nor float64 nor integer, or `f` returns no number or array.
+        If `x` is neither float32 nor float64 nor integer, or `f` returns no number or array. With
+        ``"difference"`` also if `f` does something that no rule is known for, as to take a branch
+        in Python that is not the same for all moved points.
+
+    Notes
+    -----
+    ``"loop"`` and ``"batched"`` subtract values of `f` that are nearly equal, which leaves few
+    digits: in float32, for a sigmoid network with h = 1e-4, two or none. ``"difference"`` evaluates
+    the same finite difference at the same h, truncation, kinks and jumps included, from changes
+    that all operations pass on (see `dlfs_gpu.Differenced`), and is right to some units of the last
+    digit of the terms it consists of, in either type and for any `h`. Digits are lost only where
+    the changes by +h and −h are nearly equal, as at an extremum of f: then the error is some
+    eps·h·|f″|. `nominal_step` makes no difference to it, because its step is not rounded.
+
+    The error is estimated from what it consists of. With ``"difference"``: from the change when h
+    is halved, and 16·eps of the largest element. With the others, truncation: from the change
+    when h is halved (Richardson [1]_). Rounding in `f`: measured by the fourth differences of nine
+    values near `x`, which leave nothing else of a smooth function (Moré and Wild [2]_), but no
+    less than eps times its value. Rounding of the result: eps times it.
+
+    Measured on 320 random functions of 1 to 200 variables (sums, polynomials, quadratic forms,
+    products, exponentials, cross entropies, tanh networks and others: those of
+    ``tests/smooth_functions.py`` with the seeds 0 to 31), in both types, schemes and methods: the
+    estimate was less than the error for 0.11 % of 308,160 elements, for 0.9 % at most of one kind
+    of function, and its median was some ten times the median error. With 16 times the default
+    step it was less for 1.0 % (9 % of one kind), with 1/16 of it for 0.4 % (10 %). It sees nothing
+    of rounding that makes `f` constant, as where a cross entropy is 0 because one score is far
+    above the others.
 
     References
     ----------
     .. [1] L. F. Richardson, "The approximate arithmetical solution by finite differences of
        physical problems", Phil. Trans. R. Soc. A 210 (1911), 307-357.
+    .. [2] J. J. Moré and S. M. Wild, "Estimating computational noise", SIAM J. Sci. Comput. 33
+       (2011), 1292-1314.
 
     Examples
     --------
@@ -157,29 +223,43 @@ def numerical_gradient(
     >>> numerical_gradient(function_2, np.array([3.0, 4.0])).round(6)
     array([6., 8.])
     """
-    if method not in ("loop", "batched"):
-        raise ValueError(f"method is {method!r}; it must be 'loop' or 'batched'")
-    x = as_float(x)
+    method = check_choice("method", method, get_args(Method))
+    x, h, scheme = _checked_arguments(x, h, scheme, method)
     xp = namespace_of(x)
+    if method == "difference":
+        gradient = difference_gradient(f, x, h, scheme, max_memory, progress)
+        if not return_error:
+            return gradient
+        half = difference_gradient(f, x, h / 2, scheme, max_memory, progress)
+        terms = 16 * float(xp.finfo(x.dtype).eps) * xp.max(xp.abs(gradient))
+        return gradient, _TRUNCATION[scheme] * xp.abs(gradient - half) + terms
+    if method == "loop" and not getattr(getattr(x, "flags", None), "writeable", True):
+        x = xp.asarray(x, copy=True)
+    points = [_points(x, h, scheme, nominal_step)]
+    if return_error:
+        points.append(_points(x, h, scheme, nominal_step, parts=2))
 
-    def evaluate(h: float | None) -> Array:
-        upper, lower, step = _points(x, h, scheme, nominal_step)
+    def evaluate(upper: Array, lower: Array, step: Array | float) -> Array:
         if method == "loop":
-            difference = _loop(f, x, upper, None if scheme == "forward" else lower, progress)
+            other = None if scheme == "forward" else lower
+            difference = loop_differences(f, x, upper, other, progress)
         else:
-            difference = _batched(f, x, upper, lower, max_memory, progress)
+            difference = batched_differences(f, x, upper, lower, max_memory, progress)
         if not is_finite(difference):
-            where = _first_index(~xp.isfinite(difference))
-            raise ValueError(f"f gave NaN or infinity when x{where} was moved by the step")
+            element = _element(~xp.isfinite(difference))
+            raise ArgumentError("f", f"gave NaN or infinity when {element} was moved by the step")
         return difference / step
 
-    gradient = evaluate(h)
+    gradient = evaluate(*points[0])
     if not return_error:
         return gradient
-    h = default_step(x.dtype, scheme, xp=xp) if h is None else h
-    # Truncation falls with h² (central) or h (forward): the two results differ by 3/4 or 1/2 of it.
-    factor = 4 / 3 if scheme == "central" else 2
-    return gradient, factor * xp.abs(gradient - evaluate(h / 2))
+    truncation = _TRUNCATION[scheme] * xp.abs(gradient - evaluate(*points[1]))
+    # Both values of f are off, and their difference is divided by 2h, or h.
+    of_values = 2 * rounding(f, x, h, method) / (2 * h if scheme == "central" else h)
+    eps = float(xp.finfo(x.dtype).eps)
+    # A nominal step is also wrong by the rounding of x + h and x - h.
+    relative = eps + eps * xp.abs(x) / h if nominal_step else eps
+    return gradient, truncation + of_values + relative * xp.abs(gradient)
 
 
 def gradient_descent(
@@ -202,7 +282,7 @@ def gradient_descent(
     lr : float
         Learning rate, positive.
     step_num : int
-        Number of steps.
+        Number of steps, 0 or more.
     gradient : callable, optional
         Gradient of `f`. By default central differences divided by 2h, as in the chapter, whose
         numbers come out to the last digit: also those of a rate so large that the walk diverges
@@ -217,31 +297,31 @@ def gradient_descent(
 
     Raises
     ------
-    ValueError
-        If `lr` is not positive and finite, or `step_num` is negative; if `init_x` is not finite,
-        or `gradient` returns another shape, NaN or infinity.
+    ArgumentError
+        If `lr` is not positive and finite, or so large that the walk leaves the numbers of its
+        type; if `step_num` is no whole number that is 0 or more; if `init_x` is not finite, or
+        `gradient` returns another shape, NaN or infinity.
     TypeError
         If `gradient` returns no array of real numbers.
     """
-    if not (math.isfinite(lr) and lr > 0):
-        raise ValueError(f"lr is {lr}; it must be positive and finite")
-    if step_num < 0:
-        raise ValueError(f"step_num is {step_num}; it must be 0 or more")
-    x = as_float(init_x)
+    lr = check_positive("lr", lr)
+    step_num = check_count("step_num", step_num, 0)
+    x = as_float(init_x, "init_x")
+    check_finite("init_x", x)
     xp = namespace_of(x)
     history = [x]
-    if not is_finite(x):
-        raise ValueError("init_x holds NaN or infinity; every number must be finite")
-    for _ in range(step_num):
+    for step in range(1, step_num + 1):
         # numerical_gradient writes to what it is given.
         here = xp.asarray(x, copy=True)
         if gradient is None:
             slope = numerical_gradient(f, here, nominal_step=True)
         else:
-            slope = _checked("gradient", gradient(here), x.shape, "it must return one like x")
+            slope = checked_result("gradient", gradient(here), x.shape, "it must return one like x")
             if not is_finite(slope):
-                raise ValueError(f"gradient returned NaN or infinity at step {len(history)}")
-        x = x - float(lr) * xp.astype(slope, x.dtype, copy=False)
+                raise ArgumentError("gradient", f"returned NaN or infinity at step {step}")
+        x = x - lr * xp.astype(slope, x.dtype, copy=False)
+        if not is_finite(x):
+            raise ArgumentError("lr", f"is {lr}, so large that x overflows at step {step}")
         history.append(x)
     return xp.asarray(x, copy=True), xp.stack(history)
 
@@ -253,120 +333,42 @@ def tangent_line(f: Function, x: float) -> Function:
     return lambda t: slope * t + intercept
 
 
+def _checked_arguments(
+    x: Any, h: float | None, scheme: Scheme, method: Method
+) -> tuple[Array, float, Scheme]:
+    """Return what `x`, `h` and `scheme` mean, or raise what is wrong with them."""
+    x = as_float(x)
+    scheme = check_choice("scheme", scheme, get_args(Scheme))
+    default = default_step(x.dtype, scheme, xp=namespace_of(x))
+    default = DEFAULT_STEP if method == "difference" else default
+    h = default if h is None else check_positive("h", h)
+    check_finite("x", x)
+    return x, h, scheme
+
+
 def _points(
-    x: Array, h: float | None, scheme: Scheme, nominal_step: bool
+    x: Array, h: float, scheme: Scheme, nominal_step: bool, parts: int = 1
 ) -> tuple[Array, Array, Array | float]:
-    """Return the two points on each axis that a difference is taken between, and its divisor."""
-    xp = namespace_of(x)
-    default = default_step(x.dtype, scheme, xp=xp)
-    h = default if h is None else check_step(h)
-    if not is_finite(x):
-        raise ValueError(f"x{_first_index(~xp.isfinite(x))} is NaN or infinite; x must be finite")
-    upper = x + h
-    lower = x - h if scheme == "central" else x
+    """Return the two points on each axis that a difference is taken between, and its divisor.
+
+    The step is h / parts.
+    """
+    moved = h / parts
+    upper = x + moved
+    lower = x - moved if scheme == "central" else x
     if nominal_step:
-        return upper, lower, 2 * h if scheme == "central" else h
+        return upper, lower, 2 * moved if scheme == "central" else moved
     lost = upper == x if scheme == "forward" else (upper == x) | (lower == x)
-    if bool(xp.any(lost)):
-        where = _first_index(lost)
-        raise ValueError(
-            f"h is {h}, so small that x{where} + h == x{where} or x{where} - h == x{where} in "
-            f"{x.dtype}; it must be larger"
+    if bool(namespace_of(x).any(lost)):
+        element, name = _element(lost), "h" if parts == 1 else f"h/{parts}"
+        raise ArgumentError(
+            "h",
+            f"is {h}, so small that {element} + {name} == {element} or {element} - {name} == "
+            f"{element} in {x.dtype}; it must be larger",
         )
     return upper, lower, upper - lower
 
 
-def check_step(h: float) -> float:
-    """Return `h` as a Python number, which promotes no array, if it is positive and finite."""
-    if not (math.isfinite(h) and h > 0):
-        raise ValueError(f"h is {h}; it must be positive and finite")
-    return float(h)
-
-
-def _loop(f: Function, x: Array, upper: Array, lower: Array | None, progress: bool) -> Array:
-    """Difference f along each axis, one element at a time; `lower` None stands for x itself."""
-    xp = namespace_of(x)
-    flags = getattr(x, "flags", None)
-    if not getattr(flags, "writeable", True):
-        x = xp.asarray(x, copy=True)
-    original = xp.asarray(x, copy=True)
-    difference = xp.empty_like(x)
-    indices = list(np.ndindex(*x.shape))
-    middle = _number(f(x)) if lower is None else None
-
-    def run(start: int, stop: int) -> None:
-        for index in indices[start:stop]:
-            try:
-                x[index] = upper[index]
-                value = _number(f(x))
-                if lower is not None:
-                    x[index] = lower[index]
-                    value = value - _number(f(x))
-                else:
-                    value = value - middle
-            finally:
-                x[index] = original[index]
-            difference[index] = value
-
-    run_in_chunks(run, len(indices), max(1, len(indices) // 1000), "gradient" * progress)
-    if not bool(xp.all(x == original)):
-        x[...] = original
-        raise ValueError("f changed its argument; it must leave it as it is, or change a copy")
-    return difference
-
-
-def _number(value: Any) -> Any:
-    # A copy: f may have returned a view of x, which is about to change.
-    return _checked("f", value, (), "with method='loop' it must return a single number") + 0.0
-
-
-def _checked(name: str, value: Any, shape: tuple[int, ...], demand: str) -> Any:
-    """Return what a function returned, in floating point, if it is what it must be."""
-    found = () if isinstance(value, int | float) else getattr(value, "shape", None)
-    if found is None:
-        raise TypeError(f"{name} returned {value!r}; {demand}")
-    if found != shape:
-        raise ValueError(f"{name} returned an array of shape {tuple(found)}; {demand}")
-    # Unsigned integers would wrap around when subtracted.
-    return as_float(value, f"what {name} returned")
-
-
-def _batched(
-    f: Function, x: Array, upper: Array, lower: Array, max_memory: int | None, progress: bool
-) -> Array:
-    """Difference f along each axis, many perturbed copies at a time."""
-    xp = namespace_of(x)
-    size = math.prod(x.shape)
-    copy_bytes = size * xp.finfo(x.dtype).bits // 8
-    budget = memory_budget(x, max_memory)
-    if budget < copy_bytes:
-        raise ValueError(f"max_memory is {budget} bytes; one copy of x takes {copy_bytes}")
-    flat = xp.reshape(x, (1, size))
-    difference = xp.empty_like(flat)
-
-    def values(points: Array, start: int, stop: int) -> Array:
-        count = stop - start
-        moved = xp.eye(count, size, k=start, dtype=xp.bool, device=device(x))
-        copies = xp.where(moved, xp.reshape(points, (1, size)), flat)
-        return _checked(
-            "f",
-            f(xp.reshape(copies, (count, *x.shape))),
-            (count,),
-            f"with method='batched' it must map {count} stacked copies of x to ({count},)",
-        )
-
-    def run(start: int, stop: int) -> None:
-        difference[0, start:stop] = values(upper, start, stop) - values(lower, start, stop)
-
-    if size > 1:
-        # An f that sums along the stack would pass for right with as many copies as elements.
-        values(x, 0, 1)
-    run_in_chunks(run, size, max(1, budget // (copy_bytes or 1)), "gradient" * progress)
-    return xp.reshape(difference, x.shape)
-
-
-def _first_index(mask: Array) -> str:
-    """Return the index of the first true element as it would be written: ``[2, 3]``."""
-    xp = namespace_of(mask)
-    flat = int(xp.argmax(xp.astype(xp.reshape(mask, (-1,)), xp.int8)))
-    return str([int(i) for i in np.unravel_index(flat, mask.shape)]) if mask.ndim else ""
+def _element(mask: Array) -> str:
+    """Return the first element of x where `mask` is true, as it would be written: ``x[2, 3]``."""
+    return f"x{list(first_index(mask))}" if mask.ndim else "x"

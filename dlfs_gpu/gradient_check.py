@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from array_api_compat import device
 
-from dlfs_gpu._validation import ArgumentError, Array, check_positive, namespace_of
+from dlfs_gpu._validation import (
+    ArgumentError,
+    Array,
+    as_float,
+    check_choice,
+    check_positive,
+    namespace_of,
+)
+from dlfs_gpu.differences.comparison import GradientReport, compare, largest, largest_of_rows
+from dlfs_gpu.differences.evaluation import Function, checked_result
+from dlfs_gpu.gradient import numerical_gradient
 from dlfs_gpu.network import GradientMethod, Network
-from dlfs_gpu.protocols import Elementwise, Kinked, Linear
+from dlfs_gpu.protocols import is_linear
 from dlfs_gpu.training.fused import FusedGradient, labels_of, replaceable
 
 # The layers' differences lose no digits to a small step. One that changes outputs by no more than
@@ -23,102 +31,13 @@ _LARGEST_TRUNCATION = 1e-14
 # Near the cube root of eps, where truncation and the loss's own rounding balance.
 _EVALUATION_STEP = 1e-5
 _EVALUATION_TOLERANCE = 1e-4
-
-
-@dataclass(frozen=True)
-class ParameterCheck:
-    """Where the two gradients of one parameter differ most.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Of the parameter.
-    max_absolute_error : float
-        |backpropagation − numerical| there; infinite where either is not finite.
-    max_relative_error : float
-        The largest error as a share of the scale of its row; see `check_gradients`.
-    index : tuple of int
-        Element with the largest share.
-    backprop, numerical : float
-        Both gradients there.
-    ok : bool
-        Whether the relative error is within the tolerance.
-    """
-
-    shape: tuple[int, ...]
-    max_absolute_error: float
-    max_relative_error: float
-    index: tuple[int, ...]
-    backprop: float
-    numerical: float
-    ok: bool
-
-
-@dataclass(frozen=True)
-class GradientReport:
-    """What `check_gradients` found; ``print(report)`` shows it as a table.
-
-    Attributes
-    ----------
-    checks : dict of str to ParameterCheck
-        With the keys of the network's ``params``.
-    method : {"difference", "batched", "loop"}
-    h : float
-        Step of the numerical gradient.
-    tolerance : float
-        Largest relative error that passes.
-    kinks : int
-        Inputs of layers such as `Relu` within reach of a kink: the step, or rounding, may take
-        them across. If there are any, all parameters of one dimension, such as biases, were moved
-        by about 1e-3 for the check.
-    """
-
-    checks: dict[str, ParameterCheck]
-    method: str
-    h: float
-    tolerance: float
-    kinks: int
-
-    @property
-    def ok(self) -> bool:
-        """Whether all parameters pass."""
-        return all(check.ok for check in self.checks.values())
-
-    def __str__(self) -> str:
-        rows = [("", "shape", "max error", "relative", "at", "backprop", "numerical", "")]
-        for key, check in self.checks.items():
-            rows.append(
-                (
-                    key,
-                    " × ".join(map(str, check.shape)),
-                    f"{check.max_absolute_error:.1e}",
-                    f"{check.max_relative_error:.1e}",
-                    str(list(check.index)),
-                    f"{check.backprop:.6e}",
-                    f"{check.numerical:.6e}",
-                    "ok" if check.ok else "FAULT",
-                )
-            )
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
-        if self.kinks:
-            lines.append(
-                f"{self.kinks} inputs were at a kink, where there is no slope: "
-                + (
-                    "checked with biases moved by about 1e-3"
-                    if any(len(check.shape) == 1 for check in self.checks.values())
-                    else "gradients may differ there, as no layer has a bias that could be moved"
-                )
-            )
-        faults = [key for key, check in self.checks.items() if not check.ok]
-        verdict = f"gradients differ in {', '.join(faults)}" if faults else "gradients agree"
-        lines.append(
-            f"{verdict} (method {self.method!r}, h = {self.h:.2g}, tolerance {self.tolerance:g})"
-        )
-        return "\n".join(lines)
+# For functions of one's own, which are checked in their own type: step and tolerance.
+_OWN = {
+    ("difference", 64): (_DIFFERENCE_REACH, _DIFFERENCE_TOLERANCE),
+    ("difference", 32): (_DIFFERENCE_REACH, 1e-4),
+    ("loop", 64): (_EVALUATION_STEP, _EVALUATION_TOLERANCE),
+    ("loop", 32): (2.0**-7, 2e-2),
+}
 
 
 def check_gradients(
@@ -190,7 +109,7 @@ def check_gradients(
     evaluated = method != "difference"
     if tolerance is None:
         tolerance = _EVALUATION_TOLERANCE if evaluated else _DIFFERENCE_TOLERANCE
-    with network._lock, network.params.replaced(network._wide_params()):
+    with network._lock, network.params.replaced(network.params.in_float64()):
         x, t = network._check(x, t)
         if h is None:
             h = _EVALUATION_STEP if evaluated else _difference_step(network, x)
@@ -205,18 +124,114 @@ def check_gradients(
     noise = min(h * h, _LARGEST_TRUNCATION)
     if evaluated:
         noise = 16 * np.finfo(np.float64).eps * (1 + abs(float(loss))) / h
-        largest = max(_largest(rows) for rows in scales.values())
-        if noise > 0.01 * largest:
+        size = max(largest(rows) for rows in scales.values())
+        if noise > 0.01 * size:
             raise ArgumentError(
                 "h",
                 f"is {h}: rounding of the loss alone changes such differences by {noise:.1e}, "
-                f"which hides gradients of {largest:.1e}; h must be larger",
+                f"which hides gradients of {size:.1e}; h must be larger",
             )
-    checks = {
-        key: _compare(key, gradient[key], numerical[key], rows, noise, tolerance)
-        for key, rows in scales.items()
-    }
+    checks = {}
+    for key, rows in scales.items():
+        if gradient[key].shape != numerical[key].shape:
+            raise ArgumentError(
+                "network",
+                f"has a backward that gives {key} a gradient of shape "
+                f"{tuple(gradient[key].shape)}; it must have the parameter's, "
+                f"{tuple(numerical[key].shape)}",
+            )
+        checks[key] = compare(gradient[key], numerical[key], rows, noise, tolerance)
     return GradientReport(checks, method, h, tolerance, kinks)
+
+
+def check_gradient(
+    f: Function,
+    gradient: Any,
+    x: Array,
+    *,
+    method: Literal["difference", "loop"] | None = None,
+    h: float | None = None,
+    tolerance: float | None = None,
+) -> GradientReport:
+    """Compare the gradient of a function of one's own with numerical differences.
+
+    Parameters
+    ----------
+    f : callable
+        Maps an array of the shape of `x` to one number, the same each time.
+    gradient : callable or array
+        What is to be checked: a function of `x`, or its value there.
+    x : array
+        Where, away from kinks. Both gradients are computed in its type, best in float64.
+    method : {"difference", "loop"}, optional
+        As for `numerical_gradient`: by default ``"difference"``, or ``"loop"`` where `f` does
+        something that has no rule, or does not use its argument.
+    h : float, optional
+        Step: 1e-10 by default for ``"difference"``, 1e-5 for ``"loop"``, in float32 2⁻⁷.
+    tolerance : float, optional
+        Largest relative error that passes: by default 1e-7 for ``"difference"`` and 1e-4 for
+        ``"loop"``, in float32 1e-4 and 2e-2.
+
+    Returns
+    -------
+    GradientReport
+        Of one parameter, ``"x"``; ``print(report)`` shows it.
+
+    Raises
+    ------
+    ArgumentError
+        If `f` gives different values for the same argument, or `gradient` another shape than that
+        of `x`; if `tolerance` is not positive and finite.
+    ArgumentError, TypeError
+        What `numerical_gradient` raises.
+
+    Notes
+    -----
+    Errors are relative to the largest element of the gradient in the same row of `x`. Those that
+    rounding cannot but make are never a fault: 64·eps of the largest element of all, and of |f|,
+    divided by h for ``"loop"``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dlfs_gpu import check_gradient
+    >>> bool(check_gradient(lambda x: np.sum(x**3), lambda x: 3 * x**2, np.array([1.0, 2.0])).ok)
+    True
+    """
+    x = as_float(x)
+    xp = namespace_of(x)
+    if method is not None:
+        check_choice("method", method, ("difference", "loop"))
+    if tolerance is not None:
+        check_positive("tolerance", tolerance)
+    first, second = (checked_result("f", f(x), (), "it must return one number") for _ in range(2))
+    if bool(first != second):
+        raise ArgumentError("f", "gave different values for the same argument")
+    given = gradient(xp.asarray(x, copy=True)) if callable(gradient) else gradient
+    given = checked_result("gradient", given, x.shape, "it must have the shape of x")
+    way, h, numerical = _own_differences(f, x, method, h)
+    tolerance = _OWN[way, xp.finfo(x.dtype).bits][1] if tolerance is None else tolerance
+    terms = largest(numerical) + abs(float(first)) / (h if way == "loop" else 1.0)
+    noise = 64 * float(xp.finfo(x.dtype).eps) * terms + min(h * h, _LARGEST_TRUNCATION)
+    check = compare(given, numerical, xp.zeros_like(numerical), noise, tolerance)
+    return GradientReport({"x": check}, way, h, tolerance, kinks=0)
+
+
+def _own_differences(
+    f: Function, x: Array, method: str | None, h: float | None
+) -> tuple[str, float, Array]:
+    """Return how the numerical gradient of a function can be had, with what step, and itself."""
+    bits = namespace_of(x).finfo(x.dtype).bits
+    if method != "loop":
+        step = _OWN["difference", bits][0] if h is None else h
+        try:
+            return "difference", step, numerical_gradient(f, x, step, method="difference")
+        except (TypeError, ArgumentError) as error:
+            # Without a method asked for, what is wrong with `f` only means that it needs another.
+            if method is not None or getattr(error, "argument", "f") != "f":
+                raise
+    step = _OWN["loop", bits][0] if h is None else h
+    return "loop", step, numerical_gradient(f, x, step)
 
 
 def _fused_gradient(network: Network, x: Array, t: Array) -> tuple[Array, dict[str, Array]]:
@@ -233,8 +248,8 @@ def _fused_gradient(network: Network, x: Array, t: Array) -> tuple[Array, dict[s
 def _difference_step(network: Network, x: Array) -> float:
     """Return a step that changes no layer's output, at first, by more than the reach wanted."""
     network._forward(x, training=True)
-    inputs = [layer.x for layer in network.layers if isinstance(layer, Linear)]
-    return _DIFFERENCE_REACH / max([1.0, *(_largest(values) for values in inputs)])
+    inputs = [layer.x for layer in network.layers if is_linear(layer)]
+    return _DIFFERENCE_REACH / max([1.0, *(largest(values) for values in inputs)])
 
 
 def _kinks(network: Network, x: Array, h: float) -> int:
@@ -250,16 +265,16 @@ def _kinks(network: Network, x: Array, h: float) -> int:
     change: Any = 0.0
     error: Any = eps * xp.abs(x)
     for layer in network.layers:
-        if isinstance(layer, Kinked):
+        if hasattr(layer, "kinks"):
             count += layer.kinks(change + error)
-        if isinstance(layer, Linear):
+        if is_linear(layer):
             size = xp.abs(layer.params["W"])
             error = (error + eps * xp.abs(layer.x)) @ size
             if "b" in layer.params:
                 error = error + eps * xp.abs(layer.params["b"])
             widest = float(xp.max(xp.sum(size, axis=0)))
-            change = max(change * widest, h * max(1.0, _largest(layer.x)))
-        elif isinstance(layer, Elementwise):
+            change = max(change * widest, h * max(1.0, largest(layer.x)))
+        elif hasattr(layer, "lipschitz"):
             change, error = change * layer.lipschitz, error * layer.lipschitz
     return count
 
@@ -271,50 +286,8 @@ def _typical_rows(network: Network, x: Array, t: Array) -> dict[str, Array]:
     xp = namespace_of(dout)
     weights = np.random.default_rng(0).standard_normal(dout.shape)
     weights = xp.asarray(weights, dtype=dout.dtype, device=device(dout))
-    return {key: _rows(values) for key, values in network._backward(dout * weights).items()}
-
-
-def _compare(
-    key: str, backprop: Array, numerical: Array, rows: Array, noise: float, tolerance: float
-) -> ParameterCheck:
-    """Find the largest error of one parameter relative to its row's scale, at least `rows`."""
-    shape = tuple(numerical.shape)
-    if tuple(backprop.shape) != shape:
-        raise ArgumentError(
-            "network",
-            f"has a backward that gives {key} a gradient of shape {tuple(backprop.shape)}; it must "
-            f"have the parameter's, {shape}",
-        )
-    xp = namespace_of(backprop)
-    finite = xp.isfinite(backprop) & xp.isfinite(numerical)
-    zero = xp.zeros_like(backprop)
-    error = xp.abs(xp.where(finite, backprop, zero) - xp.where(finite, numerical, zero))
-    error = xp.where(finite, error, zero + math.inf)
-    scale = xp.maximum(rows, xp.maximum(_rows(backprop), _rows(numerical)))
-    scale = xp.maximum(scale, xp.full_like(scale, noise / tolerance))
-    relative = error / xp.where(scale > 0, scale, xp.ones_like(scale))
-    flat = int(xp.argmax(xp.reshape(relative, (-1,))))
-    index = tuple(int(i) for i in np.unravel_index(flat, shape))
-    return ParameterCheck(
-        shape=shape,
-        max_absolute_error=float(error[index]),
-        max_relative_error=float(relative[index]),
-        index=index,
-        backprop=float(backprop[index]),
-        numerical=float(numerical[index]),
-        ok=float(relative[index]) <= tolerance,
-    )
-
-
-def _rows(values: Array) -> Array:
-    """Return the largest finite absolute value of each row, or of all if there is one dimension."""
-    xp = namespace_of(values)
-    sizes = xp.where(xp.isfinite(values), xp.abs(values), xp.zeros_like(values))
-    return xp.max(sizes, axis=tuple(range(1 if values.ndim > 1 else 0, values.ndim)), keepdims=True)
-
-
-def _largest(values: Array) -> float:
-    return float(namespace_of(values).max(_rows(values)))
+    gradient = network._backward(dout * weights)
+    return {key: largest_of_rows(values) for key, values in gradient.items()}
 
 
 def _moved_biases(network: Network, x: Array, h: float) -> dict[str, Array]:

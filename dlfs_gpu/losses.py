@@ -22,7 +22,15 @@ from dlfs_gpu._validation import (
     check_unit_targets,
     namespace_of,
 )
-from dlfs_gpu.differences.series import cumulants, log_mean_exp, log_mean_exp_of_one, sigmoid_series
+from dlfs_gpu.differences.series import (
+    cumulants,
+    curved_log_mean_exp,
+    curved_log_mean_exp_of_one,
+    is_small,
+    log_mean_exp,
+    log_mean_exp_of_one,
+    sigmoid_series,
+)
 from dlfs_gpu.functions import label_rows, log_softmax, relu, sigmoid, softmax
 from dlfs_gpu.kernels.host import has_loop
 
@@ -54,23 +62,23 @@ class SoftmaxWithLoss:
 
     def backward(self, dout: Any = 1) -> Array:
         """Return dout · (y Σt − t) / N, where no digits are lost however confident y is."""
-        return dout * self.saved()[3] / self.log_y.shape[0]
+        *_, slope, _ = self.saved()
+        return dout * slope / self.log_y.shape[0]
 
     def saved(self) -> tuple[Array, ...]:
-        """Return y, the likeliest class as one-hot, Σt, y Σt − t, and log y, each (N, C) or (N, 1).
+        """Return y, the likeliest class as one-hot, Σt, t, slope, log y, each (N, C) or (N, 1).
 
-        In this order, for `difference`. y Σt − t is y (Σt − t) − t (1 − y). Of the likeliest class,
-        1 − y is taken as the sum of the others, which loses no digits however near 1 its y is.
+        The slope y Σt − t is taken as y (Σt − t) − t (1 − y). Of the likeliest class, 1 − y is the
+        sum of the others, which loses no digits however near 1 its y is.
         """
         xp = namespace_of(self.log_y)
         y = xp.exp(self.log_y)
-        labels = xp.argmax(self.log_y, axis=-1)
-        likeliest = label_rows(labels, y.shape[-1], y.dtype)
+        likeliest = label_rows(xp.argmax(self.log_y, axis=-1), y.shape[-1], y.dtype)
         others = xp.sum(y * (1 - likeliest), axis=-1, keepdims=True)
         rest = xp.where(likeliest > 0, others, 1 - y)
         total = xp.sum(self.t, axis=-1, keepdims=True)
         slope = y * (total - self.t) - self.t * rest
-        return y, likeliest, total, slope, self.log_y
+        return y, likeliest, total, self.t, slope, self.log_y
 
     @has_loop("softmax")
     def difference(
@@ -80,43 +88,48 @@ class SoftmaxWithLoss:
         y: Array,
         likeliest: Array,
         total: Array,
+        t: Array,
         slope: Array,
         log_y: Array,
     ) -> Array:
-        """Return Σ slope·(d − e) + Σt·(g(d) − g(e)), (N, P), where g(d) = log Σ y·e^d − Σ y·d.
+        """Return (Σt)·(g(d) − g(e)) − Σ t·(d − e), (N, P), where g(d) = log Σ y·e^d.
 
-        The loss for scores x + d is above that for x by (Σt)·log Σ y·e^d − Σ t·d.
+        Of small changes the linear parts of both, which may nearly cancel, make the slope: Σ
+        slope·(d − e) + (Σt)·(c(d) − c(e)), where c(d) = g(d) − Σ y·d is curved.
         """
         xp = namespace_of(d)
         likeliest = likeliest[:, None, :]
         # A change common to all classes changes nothing; without that of the likeliest class, the
         # sum of y·e^d stays above 1/C.
         d, e = d - xp.matmul(likeliest, d), e - xp.matmul(likeliest, e)
-        change = xp.matmul(slope[:, None, :], d - e)[:, 0, :]
-        curved = log_mean_exp(d, y, log_y) - log_mean_exp(e, y, log_y)
-        return change + total * curved
+        if is_small(d, e):
+            linear = xp.matmul(slope[:, None, :], d - e)[:, 0, :]
+            return linear + total * (curved_log_mean_exp(d, y) - curved_log_mean_exp(e, y))
+        linear = xp.matmul(t[:, None, :], d - e)[:, 0, :]
+        return total * (log_mean_exp(d, y, log_y) - log_mean_exp(e, y, log_y)) - linear
 
     def column_saved(self) -> tuple[Array, ...]:
-        """Return sign, log p, Σt and slope, (N, C or 1, 1) each, for `column_difference`."""
+        """Return log p, Σt, q, slope and sign, (N, C or 1, 1) each, for `column_difference`."""
         xp = namespace_of(self.log_y)
-        _, likeliest, total, slope, log_y = self.saved()
+        _, likeliest, total, t, slope, log_y = self.saved()
         log_rest = xp.where(likeliest > 0, xp.full_like(log_y, -math.inf), log_y)
         if log_y.shape[-1] > 1:
             top = xp.max(log_rest, axis=-1, keepdims=True)
             log_rest = xp.log(xp.sum(xp.exp(log_rest - top), axis=-1, keepdims=True)) + top
         log_p = xp.where(likeliest > 0, log_rest, log_y)
-        return tuple(a[..., None] for a in (1 - 2 * likeliest, log_p, total, slope))
+        q = xp.where(likeliest > 0, total - t, t)
+        return tuple(a[..., None] for a in (log_p, total, q, slope, 1 - 2 * likeliest))
 
     def column_difference(
-        self, d: Array, e: Array, sign: Array, log_p: Array, total: Array, slope: Array
+        self, d: Array, e: Array, log_p: Array, total: Array, q: Array, slope: Array, sign: Array
     ) -> Array:
         """Return what `difference` does for changes of one score each, (N, C, P).
 
-        Of score c alone, log(1 + y_c·expm1(d)). For the likeliest class it is d + log(1 + (1 −
-        y_c)·expm1(−d)), which loses no digits where y_c is near 1.
+        Of score c alone, log(1 + y_c·expm1(d)), and p = y_c, q = t_c. For the likeliest class it
+        is d + log(1 + (1 − y_c)·expm1(−d)), which loses no digits where y_c is near 1; there p =
+        1 − y_c, q = Σt − t_c and the sign of d is changed.
         """
-        curved = log_mean_exp_of_one(sign * d, log_p) - log_mean_exp_of_one(sign * e, log_p)
-        return slope * (d - e) + total * curved
+        return _column_difference(sign * d, sign * e, log_p, total, q, sign * slope)
 
     def line_saved(
         self, W: Array | None, reach: float, eps: float, budget: int
@@ -160,13 +173,13 @@ class SoftmaxWithLoss:
         if W is None:
             # Of one score, log(1 + p·expm1(d)) has the slope σ(x + d) with p = σ(x); for the
             # likeliest class as in `column_difference`.
-            sign, log_p, total, slope = self.column_saved()
+            log_p, total, _, slope, sign = self.column_saved()
             p = xp.exp(log_p)
             curved = sigmoid_series(p * (1 - p), 0.5 - p, terms - 1)
             return slope, *(total * sign**k * c / k for k, c in enumerate(curved, 2))
         if 8 * (3 * math.prod(W.shape) + terms * self.log_y.shape[0] * W.shape[0]) > budget:
             return None
-        y, likeliest, total, slope, _ = self.saved()
+        y, likeliest, total, _, slope, _ = self.saved()
         W = xp.astype(W, y.dtype, copy=False)
         along = xp.matmul(slope, W.T)
         curved = cumulants(y, W, xp.argmax(likeliest, axis=-1), terms)
@@ -225,15 +238,16 @@ class SigmoidWithLoss:
         return dout * self._slope() / self.x.shape[0]
 
     def saved(self) -> tuple[Array, ...]:
-        """Return sign, log p and slope, each (N, C, 1), for `difference`.
+        """Return log p, q, slope and sign, each (N, C, 1), for `difference`.
 
-        p is σ(x), or σ(−x) where x ≥ 0: there log(1 + p·expm1(d)) = d + log(1 + σ(−x)·expm1(−d)),
-        which loses no digits where σ(x) is near 1.
+        p is σ(x) and q is t. Where x ≥ 0 they are σ(−x) and 1 − t, and the sign of d is changed:
+        log(1 + σ(x)·expm1(d)) = d + log(1 + σ(−x)·expm1(−d)) loses no digits there.
         """
         xp = namespace_of(self.x)
         sign = xp.where(self.x < 0, xp.ones_like(self.x), -xp.ones_like(self.x))
         log_p = -xp.abs(self.x) - xp.log1p(xp.exp(-xp.abs(self.x)))
-        return sign[..., None], log_p[..., None], self._slope()[..., None]
+        q = xp.where(self.x < 0, self.t, 1 - self.t)
+        return tuple(a[..., None] for a in (log_p, q, self._slope(), sign))
 
     column_saved = saved
 
@@ -241,19 +255,21 @@ class SigmoidWithLoss:
         """Return σ(x) − t as (1 − t) σ(x) − t σ(−x)."""
         return (1 - self.t) * sigmoid(self.x) - self.t * sigmoid(-self.x)
 
-    def difference(self, d: Array, e: Array, sign: Array, log_p: Array, slope: Array) -> Array:
-        """Return Σ slope·(d − e) + g(d) − g(e), (N, P), where g(d) = log(1 + p·expm1(d)) − p·d.
+    def difference(
+        self, d: Array, e: Array, log_p: Array, q: Array, slope: Array, sign: Array
+    ) -> Array:
+        """Return Σ g(d) − g(e) − t·(d − e), (N, P), where g(d) = log(1 + σ(x)·expm1(d)).
 
-        (1 + e^(x+d)) / (1 + e^x) = 1 + p·expm1(d).
+        (1 + e^(x+d)) / (1 + e^x) = 1 + σ(x)·expm1(d).
         """
-        return namespace_of(d).sum(self.column_difference(d, e, sign, log_p, slope), axis=-2)
+        xp = namespace_of(d)
+        return xp.sum(self.column_difference(d, e, log_p, q, slope, sign), axis=-2)
 
     def column_difference(
-        self, d: Array, e: Array, sign: Array, log_p: Array, slope: Array
+        self, d: Array, e: Array, log_p: Array, q: Array, slope: Array, sign: Array
     ) -> Array:
         """Return what `difference` sums, for each score, (N, C, P)."""
-        curved = log_mean_exp_of_one(sign * d, log_p) - log_mean_exp_of_one(sign * e, log_p)
-        return slope * (d - e) + curved
+        return _column_difference(sign * d, sign * e, log_p, 1, q, sign * slope)
 
 
 class SumSquaredError:
@@ -266,19 +282,23 @@ class SumSquaredError:
         """Return targets of `shape`, in the type of `like`."""
         return check_values(t, shape, like)
 
+    def _weight(self) -> float:
+        """Return what half the sum of squares is multiplied by."""
+        return 1.0
+
     def forward(self, x: Array, t: Array) -> Array:
         """Return the loss, of shape ()."""
         xp = namespace_of(x)
         self.error = x - t
-        return xp.mean(xp.sum(self.error * self.error, axis=-1), axis=-1) / 2
+        return self._weight() / 2 * xp.mean(xp.sum(self.error * self.error, axis=-1), axis=-1)
 
     def predict(self, x: Array) -> Array:
         """Return x."""
         return x
 
     def backward(self, dout: Any = 1) -> Array:
-        """Return dout · (x − t) / N."""
-        return dout * self.error / self.error.shape[0]
+        """Return dout · weight · (x − t) / N."""
+        return dout * self._weight() * self.error / self.error.shape[0]
 
     def saved(self) -> tuple[Array, ...]:
         """Return x − t, (N, C, 1), for `difference`."""
@@ -287,7 +307,7 @@ class SumSquaredError:
     column_saved = saved
 
     def difference(self, d: Array, e: Array, error: Array) -> Array:
-        """Return Σ (d − e)·(x − t + (d + e)/2), (N, P).
+        """Return Σ weight · (d − e)·(x − t + (d + e)/2), (N, P).
 
         ½(x + d − t)² − ½(x + e − t)²; where e is about −d, d + e is small.
         """
@@ -295,46 +315,14 @@ class SumSquaredError:
 
     def column_difference(self, d: Array, e: Array, error: Array) -> Array:
         """Return what `difference` sums, for each output, (N, C, P)."""
-        return (d - e) * (error + (d + e) / 2)
+        return self._weight() * (d - e) * (error + (d + e) / 2)
 
 
-class MeanSquaredError:
+class MeanSquaredError(SumSquaredError):
     """Mean of (x − t)² over outputs and samples; `t` has the shape (N, C) of `x`."""
 
-    def __init__(self) -> None:
-        self._half_sum = SumSquaredError()
-        self._scale = 1.0
-
-    def check(self, t: Array, shape: tuple[int, ...], like: Array) -> Array:
-        """Return targets of `shape`, in the type of `like`."""
-        return check_values(t, shape, like)
-
-    def forward(self, x: Array, t: Array) -> Array:
-        """Return the loss, of shape ()."""
-        self._scale = 2 / x.shape[-1]
-        return self._scale * self._half_sum.forward(x, t)
-
-    def predict(self, x: Array) -> Array:
-        """Return x."""
-        return x
-
-    def backward(self, dout: Any = 1) -> Array:
-        """Return dout · 2(x − t) / (N·C)."""
-        return self._scale * self._half_sum.backward(dout)
-
-    def saved(self) -> tuple[Array, ...]:
-        """Return x − t, (N, C, 1), for `difference`."""
-        return self._half_sum.saved()
-
-    column_saved = saved
-
-    def difference(self, d: Array, e: Array, error: Array) -> Array:
-        """Return that of `SumSquaredError`, scaled by 2/C, (N, P)."""
-        return self._scale * self._half_sum.difference(d, e, error)
-
-    def column_difference(self, d: Array, e: Array, error: Array) -> Array:
-        """Return what `difference` sums, for each output, (N, C, P)."""
-        return self._scale * self._half_sum.column_difference(d, e, error)
+    def _weight(self) -> float:
+        return 2 / int(self.error.shape[-1])
 
 
 def check_values(t: Array, shape: tuple[int, ...], like: Array) -> Array:
@@ -354,3 +342,17 @@ def check_values(t: Array, shape: tuple[int, ...], like: Array) -> Array:
     t = xp.astype(t, like.dtype, copy=False)
     check_finite("t", t)
     return t
+
+
+def _column_difference(
+    d: Array, e: Array, log_p: Array, total: Any, q: Array, slope: Array
+) -> Array:
+    """Return total·(g(d) − g(e)) − q·(d − e), where g(d) = log(1 + p·expm1(d)).
+
+    Of small changes the linear parts of both make the slope, p·total − q.
+    """
+    if is_small(d, e):
+        curved = curved_log_mean_exp_of_one(d, log_p) - curved_log_mean_exp_of_one(e, log_p)
+        return slope * (d - e) + total * curved
+    change = log_mean_exp_of_one(d, log_p) - log_mean_exp_of_one(e, log_p)
+    return total * change - q * (d - e)

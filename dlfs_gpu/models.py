@@ -9,16 +9,30 @@ from typing import Any
 
 import numpy as np
 
-from dlfs_gpu._validation import Array, as_float
+from dlfs_gpu._validation import (
+    ArgumentError,
+    Array,
+    as_float,
+    check_choice,
+    check_count,
+    check_dtype,
+    check_fraction,
+    check_not_negative,
+)
 from dlfs_gpu.backend import Backend, get_backend
 from dlfs_gpu.layers import Affine, Dropout, Relu, Sigmoid, Tanh
 from dlfs_gpu.network import Network
 
 ACTIVATIONS: dict[str, type] = {"relu": Relu, "sigmoid": Sigmoid, "tanh": Tanh}
 
+# Of weights of a layer with n inputs: the variance is this divided by n.
+_VARIANCES = {"relu": 2, "he": 2, "sigmoid": 1, "xavier": 1}
+
 
 class MultiLayerNet(Network):
     """Affine layers with an activation between them, and softmax with cross entropy (6.5).
+
+    Names may be written in upper or lower case.
 
     Parameters
     ----------
@@ -36,7 +50,7 @@ class MultiLayerNet(Network):
     weight_decay_lambda : float
         As in `Network`.
     dropout_ratio : float
-        Share of the hidden units dropped while training.
+        Share of the hidden units dropped while training, at least 0 and less than 1.
     seed : int, optional
         Weights are drawn on the host: the same for every backend, and but for rounding for every
         dtype.
@@ -46,8 +60,8 @@ class MultiLayerNet(Network):
 
     Raises
     ------
-    ValueError
-        If an argument is none of these; the message names it.
+    ArgumentError
+        If an argument is none of these.
     """
 
     def __init__(
@@ -61,19 +75,17 @@ class MultiLayerNet(Network):
         *,
         dropout_ratio: float = 0.0,
         seed: int | None = None,
-        dtype: str = "float32",
+        dtype: Any = "float32",
         backend: str | Backend | None = None,
     ) -> None:
-        if activation not in ACTIVATIONS:
-            raise ValueError(
-                f"activation is {activation!r}; it must be one of {', '.join(ACTIVATIONS)}"
-            )
+        activation = check_choice("activation", activation, ACTIVATIONS)
+        dropout_ratio = check_fraction("dropout_ratio", dropout_ratio)
         sizes = [
-            _positive("input_size", input_size),
-            *(_positive("hidden_size", size) for size in hidden_size_list),
-            _positive("output_size", output_size),
+            check_count("input_size", input_size),
+            *_checked_sizes(hidden_size_list),
+            check_count("output_size", output_size),
         ]
-        place = get_backend(backend)
+        backend = get_backend(backend)
         rng = np.random.default_rng(seed)
         (masks,) = rng.spawn(1)
         layers: list[Any] = []
@@ -82,10 +94,14 @@ class MultiLayerNet(Network):
                 layers.append(ACTIVATIONS[activation]())
                 if dropout_ratio:
                     layers.append(Dropout(dropout_ratio, seed=int(masks.integers(2**63))))
-            W = weight_scale(weight_init_std, n) * rng.standard_normal((n, m))
-            layers.append(_affine(W, np.zeros(m), place, dtype))
+            scale = weight_scale(weight_init_std, n)
+            # Of zeros, as a file's network has at first, nothing needs to be drawn in float64.
+            W: Any = np.zeros((n, m), check_dtype(dtype))
+            if scale:
+                W = scale * rng.standard_normal((n, m))
+            layers.append(_affine(W, np.zeros(m), backend, dtype))
         super().__init__(layers, weight_decay_lambda=weight_decay_lambda)
-        self.backend = place
+        self.backend = backend
         self.activation = activation
 
 
@@ -109,12 +125,12 @@ class TwoLayerNet(MultiLayerNet):
         weight_init_std: float = 0.01,
         *,
         seed: int | None = None,
-        dtype: str = "float32",
+        dtype: Any = "float32",
         backend: str | Backend | None = None,
     ) -> None:
         super().__init__(
             input_size,
-            [hidden_size],
+            [check_count("hidden_size", hidden_size)],
             output_size,
             "sigmoid",
             weight_init_std,
@@ -140,14 +156,14 @@ class SimpleNet(Network):
         W: Any = None,
         *,
         seed: int | None = None,
-        dtype: str = "float64",
+        dtype: Any = "float64",
         backend: str | Backend | None = None,
     ) -> None:
-        place = get_backend(backend)
+        backend = get_backend(backend)
         if W is None:
             W = np.random.default_rng(seed).standard_normal((2, 3))
-        super().__init__([_affine(W, None, place, dtype)])
-        self.backend = place
+        super().__init__([_affine(W, None, backend, dtype)])
+        self.backend = backend
 
     @property
     def W(self) -> Array:  # noqa: N802 - the book's name
@@ -159,30 +175,28 @@ class SimpleNet(Network):
         return self.scores(x)
 
 
+simpleNet = SimpleNet  # noqa: N816 - the book's name
+
+
 def weight_scale(weight_init_std: float | str, inputs: int) -> float:
     """Return the standard deviation that `weight_init_std` stands for in a layer of `inputs`."""
-    if weight_init_std in ("relu", "he"):
-        return math.sqrt(2 / inputs)
-    if weight_init_std in ("sigmoid", "xavier"):
-        return math.sqrt(1 / inputs)
-    if isinstance(weight_init_std, str) or not (
-        math.isfinite(weight_init_std) and weight_init_std >= 0
-    ):
-        raise ValueError(
-            f"weight_init_std is {weight_init_std!r}; it must be a number that is 0 or more, "
-            "'relu', 'he', 'sigmoid' or 'xavier'"
-        )
-    return weight_init_std
+    if isinstance(weight_init_std, str):
+        name = check_choice("weight_init_std", weight_init_std, _VARIANCES)
+        return math.sqrt(_VARIANCES[name] / inputs)
+    return check_not_negative("weight_init_std", weight_init_std)
 
 
-def _affine(W: Any, b: Any, backend: Backend, dtype: str) -> Affine:
-    if dtype not in ("float32", "float64"):
-        raise ValueError(f"dtype is {dtype!r}; it must be 'float32' or 'float64'")
+def _affine(W: Any, b: Any, backend: Backend, dtype: Any) -> Affine:
+    dtype = check_dtype(dtype)
     W = backend.asarray(as_float(W, "W"), dtype)
     return Affine(W, None if b is None else backend.asarray(b, dtype))
 
 
-def _positive(name: str, value: int) -> int:
-    if not isinstance(value, int | np.integer) or value <= 0:
-        raise ValueError(f"{name} is {value!r}; it must be a positive whole number")
-    return int(value)
+def _checked_sizes(hidden_size_list: Any) -> list[int]:
+    try:
+        sizes = list(hidden_size_list)
+    except TypeError:
+        raise ArgumentError(
+            "hidden_size_list", f"is {hidden_size_list!r}; it must be a list of sizes"
+        ) from None
+    return [check_count("hidden_size_list", size) for size in sizes]

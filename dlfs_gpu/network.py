@@ -29,11 +29,11 @@ from dlfs_gpu.differences.stack import difference_gradients
 from dlfs_gpu.gradient import numerical_gradient
 from dlfs_gpu.losses import SoftmaxWithLoss
 from dlfs_gpu.parameters import Parameters, refuse_shared_memory
-from dlfs_gpu.protocols import Elementwise, Layer, Loss, Random, Switched, offers
+from dlfs_gpu.protocols import Layer, Loss
 
 GradientMethod = Literal["loop", "batched", "difference"]
 
-# Samples at once when scores are computed, so that whole data sets need little memory.
+# Samples at once when scores are computed, at most.
 _EVALUATION_BATCH = 10_000
 # Products with fewer multiplications than this gain little from a second thread on a quiet
 # machine, and wait for it on a busy one.
@@ -226,17 +226,14 @@ class Network:
             gradient = self._loss_and_differences(x, t, h, max_memory, threads)[1]
         for key, values in gradient.items():
             if not is_finite(values):
-                raise ArgumentError(
-                    "network",
-                    f"has numbers that overflow in {x.dtype}: the difference of the loss is NaN or "
-                    f"infinite in {key}",
-                )
+                problem = f"overflows in {x.dtype}: its loss has no finite difference in {key}"
+                raise ArgumentError("network", problem)
         return gradient
 
     def freeze_dropout(self) -> None:
         """Make every layer that draws at random keep what it draws next."""
         for layer in self.layers:
-            if offers(layer, Random):
+            if hasattr(layer, "frozen"):
                 layer.frozen = True
 
     def _loss_and_gradient(self, x: Array, t: Array) -> tuple[Array, dict[str, Array]]:
@@ -248,7 +245,7 @@ class Network:
         """Return the gradient, given that of the scores, (N, C), just after a forward pass."""
         for layer in reversed(self.layers):
             dout = layer.backward(dout)
-        return self._with_decay(self.params.gradients())
+        return self._with_decay(self.params.collect([getattr(a, "grads", {}) for a in self.layers]))
 
     def _loss_and_differences(
         self,
@@ -265,15 +262,14 @@ class Network:
         the loss would lose digits where targets are near the predictions.
         """
         xp = namespace_of(x)
-        grads: dict[str, Array] = {}
-        with self._blas_threads(x.shape[0]), self.params.replaced(self._wide_params()):
+        wide = self.params.in_float64()
+        with self._blas_threads(x.shape[0]), self.params.replaced(wide):
             loss = self._loss(xp.astype(x, xp.float64, copy=False), t, training=True)
             gradients = difference_gradients(
                 self.layers, self.loss_layer, h, x.dtype, max_memory=max_memory, threads=threads
             )
-        for layer, values in zip(self.layers, gradients, strict=True):
-            grads |= self.params.named(layer, values)
-        return xp.astype(loss, x.dtype, copy=False), self._with_decay(grads)
+        loss = xp.astype(loss, x.dtype, copy=False)
+        return loss, self._with_decay(self.params.collect(gradients))
 
     def _blas_threads(self, samples: int) -> AbstractContextManager[None]:
         """Return a context in which BLAS takes the threads that serve passes of so many samples."""
@@ -282,26 +278,18 @@ class Network:
         small = on_host and largest * samples < _SMALL_PRODUCT
         return one_blas_thread if small else contextlib.nullcontext()
 
-    def _wide_params(self) -> dict[str, Array]:
-        """Return the parameters in float64; those that are so already, themselves."""
-        params = self.params
-        xp = array_namespace(**params)
-        return {key: xp.astype(p, xp.float64, copy=False) for key, p in params.items()}
-
     def _with_decay(self, grads: dict[str, Array]) -> dict[str, Array]:
         """Return gradients of the loss, weight decay added: of ½λW² any difference is λW too."""
         decay = self.weight_decay_lambda
-        if not decay:
-            return grads
-        return {
-            key: grad + decay * self.params[key] if grad.ndim > 1 else grad
-            for key, grad in grads.items()
-        }
+        if decay:
+            weights = (key for key, grad in grads.items() if grad.ndim > 1)
+            grads |= {key: grads[key] + decay * self.params[key] for key in weights}
+        return grads
 
     def _forward(self, x: Array, training: bool) -> Array:
         """Return the output of the last layer for a batch (N, I), with dropout on or off."""
         for layer in self.layers:
-            if offers(layer, Switched):
+            if hasattr(layer, "train_flg"):
                 layer.train_flg = training
             x = layer.forward(x)
         return x
@@ -310,10 +298,9 @@ class Network:
         """Return the loss, (), for arrays that `_check` has seen."""
         loss = self.loss_layer.forward(self._forward(x, training), t)
         if self.weight_decay_lambda:
-            xp = namespace_of(loss)
-            for param in self.params.values():
-                if param.ndim > 1:
-                    loss = loss + 0.5 * self.weight_decay_lambda * xp.sum(param * param)
+            weights = (param for param in self.params.values() if param.ndim > 1)
+            squares = sum(namespace_of(W).sum(W * W) for W in weights)
+            loss = loss + 0.5 * self.weight_decay_lambda * squares
         return loss
 
     def _evaluate(self, x: Array) -> Array:
@@ -323,8 +310,7 @@ class Network:
         def run(start: int, stop: int) -> None:
             blocks.append(self._forward(x[start:stop, ...], training=False))
 
-        widest = max([x.shape[1], *self.sizes])
-        row = 4 * widest * namespace_of(x).finfo(x.dtype).bits // 8
+        row = 4 * max([x.shape[1], *self.sizes]) * namespace_of(x).finfo(x.dtype).bits // 8
         at_once = max(1, min(_EVALUATION_BATCH, memory_budget(x, None) // row))
         with self._lock:
             run_in_chunks(run, x.shape[0], at_once)
@@ -339,7 +325,7 @@ class Network:
         else:
             labels = t if t.ndim == 1 else xp.argmax(t, axis=-1)
             right = (xp.argmax(scores, axis=-1) == labels)[:, None]
-        right = right & ~xp.any(xp.isnan(scores), axis=-1, keepdims=True)
+        right &= ~xp.any(xp.isnan(scores), axis=-1, keepdims=True)
         return int(xp.count_nonzero(right)) / int(x.shape[0])
 
     def _check(self, x: Array, t: Array) -> tuple[Array, Array]:
@@ -351,16 +337,13 @@ class Network:
 
     def _outputs(self, x: Array) -> int:
         """Return the number of scores for each sample."""
-        last = next((k for k in reversed(range(len(self.layers))) if self._has_weights(k)), None)
-        if last is not None and all(offers(a, Elementwise) for a in self.layers[last + 1 :]):
-            return self.sizes[-1]
+        for layer in reversed(self.layers):
+            if _has_weights(layer):
+                return int(layer.params["W"].shape[1])
+            if not hasattr(layer, "lipschitz"):
+                break
         with self._lock:  # Of other layers, only trying tells.
             return int(self._forward(x[:1, ...], training=False).shape[-1])
-
-    def _has_weights(self, position: int) -> bool:
-        """Say whether a layer has a matrix W, as `sizes` takes it."""
-        W = getattr(self.layers[position], "params", {}).get("W")
-        return W is not None and W.ndim == 2
 
     def _inputs(self, x: Array) -> tuple[Array, bool]:
         """Return x as a batch (N, I) in the parameters' type, and whether it was one sample."""
@@ -373,7 +356,7 @@ class Network:
                 f"x is a {type(x).__module__.split('.')[0]} array, but the network is on the "
                 f"backend {self.backend.name!r}: pass network.backend.asarray(x)"
             ) from None
-        features = self.sizes[0] if self._has_weights(0) else x.shape[-1] if x.ndim else 0
+        features = self.sizes[0] if _has_weights(self.layers[0]) else x.shape[-1] if x.ndim else 0
         if x.ndim not in (1, 2) or x.shape[-1] != features:
             raise ArgumentError(
                 "x", f"has shape {tuple(x.shape)}; it must be (N, {features}) or ({features},)"
@@ -387,7 +370,7 @@ class Network:
     def _refuse_random(self) -> None:
         """Raise ArgumentError if a layer draws at random in every pass."""
         for layer in self.layers:
-            if offers(layer, Random) and not layer.frozen:
+            if not getattr(layer, "frozen", True):
                 raise ArgumentError(
                     "network",
                     f"has a {type(layer).__name__} layer that draws anew at every pass, so losses "
@@ -425,3 +408,8 @@ class Network:
         return numerical_gradient(
             loss, param, h, method=method, max_memory=budget, progress=progress
         )
+
+
+def _has_weights(layer: Any) -> bool:
+    W = getattr(layer, "params", {}).get("W")
+    return W is not None and W.ndim == 2

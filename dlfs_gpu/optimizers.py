@@ -1,26 +1,43 @@
-"""Optimizers: ``update(params, grads)`` changes parameters in place (section 6.1 of the book).
+"""Optimizers: ``update(params, grads)`` changes parameters (section 6.1 of the book).
 
-``params`` and ``grads`` are dictionaries of arrays with the same keys. Names and defaults are the
-book's. Where PyTorch defines an optimizer differently, its class says how.
+``params`` and ``grads`` map the same names to arrays, which are changed in place, or to plain
+numbers, which are replaced. Names and defaults are the book's but for `SGD`'s learning rate. Where
+PyTorch defines an optimizer differently, its class says how.
+
+All that an optimizer keeps lies in its attributes: ``copy.deepcopy(vars(optimizer))`` is its state,
+and ``vars(optimizer).update(state)`` restores it.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import MutableMapping
-from typing import Any
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Protocol, runtime_checkable
 
-from dlfs_gpu._validation import Array, namespace_of
-
-Arrays = MutableMapping[str, Array]
+from dlfs_gpu._validation import (
+    ArgumentError,
+    Array,
+    check_choice,
+    check_fraction,
+    check_positive,
+    namespace_of,
+)
 
 EPSILON = 1e-7
 """What AdaGrad, RMSprop and Adam add to the root they divide by."""
 
 
-class Optimizer(ABC):
-    """Base of all: a learning rate, and arrays of state that start as zeros.
+@runtime_checkable
+class Optimizer(Protocol):
+    """What a trainer asks of an optimizer."""
+
+    def update(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
+        """Change the parameters, given the gradient of the loss by each."""
+
+
+class _Optimizer(ABC):
+    """Base of the optimizers here: a learning rate, and state that starts as zeros.
 
     Parameters
     ----------
@@ -29,57 +46,66 @@ class Optimizer(ABC):
 
     Raises
     ------
-    ValueError
-        If `lr` is not positive and finite.
+    ArgumentError
+        If `lr` is not positive and finite, or another number is not at least 0 and less than 1.
     """
 
     def __init__(self, lr: float = 0.01) -> None:
-        if not (math.isfinite(lr) and lr > 0):
-            raise ValueError(f"lr is {lr}; it must be positive and finite")
-        self.lr = lr
-        self._state: dict[str, Arrays] = {}
+        self.lr = check_positive("lr", lr)
+        self._state: dict[str, dict[str, Array]] = {}
 
-    def update(self, params: Arrays, grads: Arrays) -> None:
-        """Change each array of `params` in place.
+    def update(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
+        """Change each array of `params` in place; replace each number.
 
         Raises
         ------
-        ValueError
+        ArgumentError
             If `grads` has other keys, or an array of another shape.
         """
         if params.keys() != grads.keys():
-            raise ValueError(
-                f"grads has the keys {sorted(grads)}; it must have those of params, "
-                f"{sorted(params)}"
+            raise ArgumentError(
+                "grads",
+                f"has the keys {sorted(grads)}; it must have those of params, {sorted(params)}",
             )
         for key, param in params.items():
-            if getattr(grads[key], "shape", None) != param.shape:
-                raise ValueError(
-                    f"grads[{key!r}] has shape {getattr(grads[key], 'shape', ())}; it must have "
-                    f"the parameter's, {param.shape}"
+            shape, needed = _shape(grads[key]), _shape(param)
+            if shape != needed:
+                raise ArgumentError(
+                    "grads", f"has shape {shape} for {key!r}; it must be the parameter's, {needed}"
                 )
         self._step(params, grads)
 
     @abstractmethod
-    def _step(self, params: Arrays, grads: Arrays) -> None:
+    def _step(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
         """Do what `update` does with arrays that fit."""
 
-    def _zeros(self, name: str, params: Arrays) -> Arrays:
-        """Return the state called `name`, one array for each parameter."""
+    def _zeros(self, name: str, params: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the state called `name`, one array or number for each parameter."""
         if name not in self._state:
-            self._state[name] = {k: namespace_of(p).zeros_like(p) for k, p in params.items()}
+            self._state[name] = {
+                key: 0.0
+                if isinstance(param, int | float)
+                else namespace_of(param).zeros_like(param)
+                for key, param in params.items()
+            }
         return self._state[name]
 
 
-class SGD(Optimizer):
-    """Stochastic gradient descent: W ← W − lr·g (6.1.2)."""
+class SGD(_Optimizer):
+    """Stochastic gradient descent: W ← W − lr·g (6.1.2).
 
-    def _step(self, params: Arrays, grads: Arrays) -> None:
+    `lr` is 0.1 by default, the learning rate of chapter 4; the book's class has 0.01.
+    """
+
+    def __init__(self, lr: float = 0.1) -> None:
+        super().__init__(lr)
+
+    def _step(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
         for key in params:
             params[key] -= self.lr * grads[key]
 
 
-class Momentum(Optimizer):
+class Momentum(_Optimizer):
     """SGD with momentum: v ← momentum·v − lr·g, W ← W + v (6.1.4).
 
     PyTorch keeps v without the factor lr; the same while lr does not change.
@@ -87,9 +113,9 @@ class Momentum(Optimizer):
 
     def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
         super().__init__(lr)
-        self.momentum = _fraction("momentum", momentum)
+        self.momentum = check_fraction("momentum", momentum)
 
-    def _step(self, params: Arrays, grads: Arrays) -> None:
+    def _step(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
         v = self._zeros("v", params)
         for key in params:
             v[key] *= self.momentum
@@ -103,7 +129,7 @@ class Nesterov(Momentum):
     Y. Bengio et al., "Advances in optimizing recurrent networks" (2012), arXiv:1212.0901.
     """
 
-    def _step(self, params: Arrays, grads: Arrays) -> None:
+    def _step(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
         v = self._zeros("v", params)
         for key in params:
             step = self.lr * grads[key]
@@ -112,20 +138,20 @@ class Nesterov(Momentum):
             params[key] += self.momentum * v[key] - step
 
 
-class AdaGrad(Optimizer):
+class AdaGrad(_Optimizer):
     """W ← W − lr·g / (√h + 1e-7), where h sums g² (6.1.5).
 
     PyTorch's eps is 1e-10 by default.
     """
 
-    def _step(self, params: Arrays, grads: Arrays) -> None:
+    def _step(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
         h = self._zeros("h", params)
         for key, grad in grads.items():
             h[key] += grad * grad
             params[key] -= self.lr * grad / (_sqrt(h[key]) + EPSILON)
 
 
-class RMSprop(Optimizer):
+class RMSprop(_Optimizer):
     """W ← W − lr·g / (√h + 1e-7), where h is a running mean of g² (6.1.5).
 
     PyTorch's eps is 1e-8 by default.
@@ -133,9 +159,9 @@ class RMSprop(Optimizer):
 
     def __init__(self, lr: float = 0.01, decay_rate: float = 0.99) -> None:
         super().__init__(lr)
-        self.decay_rate = _fraction("decay_rate", decay_rate)
+        self.decay_rate = check_fraction("decay_rate", decay_rate)
 
-    def _step(self, params: Arrays, grads: Arrays) -> None:
+    def _step(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
         h = self._zeros("h", params)
         for key, grad in grads.items():
             h[key] *= self.decay_rate
@@ -143,7 +169,7 @@ class RMSprop(Optimizer):
             params[key] -= self.lr * grad / (_sqrt(h[key]) + EPSILON)
 
 
-class Adam(Optimizer):
+class Adam(_Optimizer):
     """Running means of g and g², corrected for their start (6.1.6).
 
     D. P. Kingma and J. Ba, "Adam" (2015), arXiv:1412.6980, in the form at the end of its
@@ -153,11 +179,11 @@ class Adam(Optimizer):
 
     def __init__(self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999) -> None:
         super().__init__(lr)
-        self.beta1 = _fraction("beta1", beta1)
-        self.beta2 = _fraction("beta2", beta2)
+        self.beta1 = check_fraction("beta1", beta1)
+        self.beta2 = check_fraction("beta2", beta2)
         self.iter = 0
 
-    def _step(self, params: Arrays, grads: Arrays) -> None:
+    def _step(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
         m, v = self._zeros("m", params), self._zeros("v", params)
         self.iter += 1
         lr = self.lr * math.sqrt(1 - self.beta2**self.iter) / (1 - self.beta1**self.iter)
@@ -167,29 +193,39 @@ class Adam(Optimizer):
             params[key] -= lr * m[key] / (_sqrt(v[key]) + EPSILON)
 
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {
+OPTIMIZERS: dict[str, type[_Optimizer]] = {
     cls.__name__.lower(): cls for cls in (SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam)
 }
 
 
-def make_optimizer(name: Any, **params: Any) -> Any:
-    """Return the optimizer of that name, in upper or lower case, made with `params`.
+def make_optimizer(optimizer: str | Optimizer, **params: Any) -> Optimizer:
+    """Return the optimizer that is meant by a name or an object.
+
+    Parameters
+    ----------
+    optimizer : str or object
+        One of `OPTIMIZERS`, in upper or lower case, to be made with `params`; or any object with
+        ``update(params, grads)``, which is returned as it is.
+    **params
+        Arguments of an optimizer given by name, such as ``lr=0.01``.
 
     Raises
     ------
-    ValueError
-        If there is none of that name; the message lists them.
+    ArgumentError
+        If there is none of that name, or `params` are given beside an object.
     """
-    if name.lower() not in OPTIMIZERS:
-        raise ValueError(f"optimizer is {name!r}; it must be one of {', '.join(OPTIMIZERS)}")
-    return OPTIMIZERS[name.lower()](**params)
+    if isinstance(optimizer, Optimizer) and not isinstance(optimizer, type):
+        if params:
+            raise ArgumentError(
+                "optimizer_param", f"is {params}; only an optimizer given by name takes any"
+            )
+        return optimizer
+    return OPTIMIZERS[check_choice("optimizer", optimizer, OPTIMIZERS)](**params)
 
 
-def _fraction(name: str, value: float) -> float:
-    if not 0 <= value < 1:
-        raise ValueError(f"{name} is {value}; it must be at least 0 and less than 1")
-    return value
+def _shape(x: Array) -> tuple[int, ...]:
+    return tuple(getattr(x, "shape", ()))
 
 
 def _sqrt(x: Array) -> Array:
-    return namespace_of(x).sqrt(x)
+    return math.sqrt(x) if isinstance(x, float) else namespace_of(x).sqrt(x)

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import is_cupy_array, is_numpy_array
 
-from dlfs_gpu._validation import ArgumentError, Array
-from dlfs_gpu.protocols import Trainable, offers
+from dlfs_gpu._validation import ArgumentError, Array, array_namespace
 
 
 class Parameters(MutableMapping[str, Array]):
@@ -29,18 +28,19 @@ class Parameters(MutableMapping[str, Array]):
     """
 
     def __init__(self, layers: Sequence[Any]) -> None:
-        self._places: dict[str, tuple[Trainable, str]] = {}
+        self._layers = layers
+        self._places: dict[str, tuple[int, str]] = {}
         used: defaultdict[str, int] = defaultdict(int)
-        for layer in layers:
-            if offers(layer, Trainable) and layer.params:
+        for position, layer in enumerate(layers):
+            if getattr(layer, "params", None):
                 number = 1 + max(used[name] for name in layer.params)
                 for name in layer.params:
                     used[name] = number
-                    self._places[f"{name}{number}"] = layer, name
+                    self._places[f"{name}{number}"] = position, name
 
     def __getitem__(self, key: str) -> Array:
-        layer, name = self._places[key]
-        return layer.params[name]
+        position, name = self._places[key]
+        return self._layers[position].params[name]
 
     def __setitem__(self, key: str, array: Array) -> None:
         if key not in self._places:
@@ -53,8 +53,7 @@ class Parameters(MutableMapping[str, Array]):
             )
         others = {name: param for name, param in self.items() if name != key}
         refuse_shared_memory(others | {key: array})
-        layer, name = self._places[key]
-        layer.params[name] = array
+        self._put({key: array})
 
     def __delitem__(self, key: str) -> None:
         raise TypeError("parameters cannot be deleted: their layers need them")
@@ -69,24 +68,26 @@ class Parameters(MutableMapping[str, Array]):
         arrays = (f"{key}: {x.dtype} {tuple(x.shape)}" for key, x in self.items())
         return f"Parameters({', '.join(arrays)})"
 
-    def gradients(self) -> dict[str, Array]:
-        """Return what the layers' ``grads`` hold, under the same keys.
+    def in_float64(self) -> dict[str, Array]:
+        """Return the arrays in float64; those that are so already, themselves."""
+        xp = array_namespace(**self)
+        return {key: xp.astype(param, xp.float64, copy=False) for key, param in self.items()}
+
+    def collect(self, gradients: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+        """Return the gradients of each layer, in order, under the keys that parameters have here.
 
         Raises
         ------
         TypeError
-            If a layer's ``backward`` has set none for one of its parameters.
+            If one is missing, as where a layer's ``backward`` has not set it.
         """
         result = {}
-        for key, (layer, name) in self._places.items():
-            if name not in layer.grads:
-                raise TypeError(f"{type(layer).__name__}.backward has set no grads[{name!r}]")
-            result[key] = layer.grads[name]
+        for key, (position, name) in self._places.items():
+            if name not in gradients[position]:
+                layer = type(self._layers[position]).__name__
+                raise TypeError(f"{layer}.backward has set no grads[{name!r}]")
+            result[key] = gradients[position][name]
         return result
-
-    def named(self, layer: Any, values: Mapping[str, Array]) -> dict[str, Array]:
-        """Return the values of one layer's parameters under the keys they have here."""
-        return {key: values[name] for key, (owner, name) in self._places.items() if owner is layer}
 
     @contextlib.contextmanager
     def replaced(self, arrays: Mapping[str, Array]) -> Iterator[None]:
@@ -100,8 +101,8 @@ class Parameters(MutableMapping[str, Array]):
 
     def _put(self, arrays: Mapping[str, Array]) -> None:
         for key, array in arrays.items():
-            layer, name = self._places[key]
-            layer.params[name] = array
+            position, name = self._places[key]
+            self._layers[position].params[name] = array
 
 
 def refuse_shared_memory(arrays: Mapping[str, Array]) -> None:

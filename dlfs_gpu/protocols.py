@@ -1,26 +1,15 @@
 """What a network asks of its layers and its loss, and what else they may offer.
 
-Whatever has the methods is a layer: nothing is inherited from, and no class is preferred.
+Whatever has the methods is a layer: nothing is inherited from, and no class is preferred. What a
+layer offers besides is told by its attributes, with `hasattr`: Python's own test of protocols
+takes as long as a small layer.
 """
 
 from __future__ import annotations
 
-import functools
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from dlfs_gpu._validation import Array
-
-
-def offers(thing: Any, protocol: type) -> bool:
-    """Return isinstance(thing, protocol), which takes ten times as long on Python 3.11."""
-    return all(hasattr(thing, name) for name in _members(protocol))
-
-
-@functools.cache
-def _members(protocol: type) -> list[str]:
-    bases = protocol.__mro__[: protocol.__mro__.index(Protocol)]
-    names = {name for base in bases for name in (*vars(base), *base.__annotations__)}
-    return sorted(name for name in names if not name.startswith("_"))
 
 
 class Layer(Protocol):
@@ -49,7 +38,6 @@ class Loss(Protocol):
         """Return the gradient by the scores, (N, C)."""
 
 
-@runtime_checkable
 class Trainable(Protocol):
     """A layer with parameters, by name, and after ``backward`` a gradient of each.
 
@@ -60,21 +48,18 @@ class Trainable(Protocol):
     grads: dict[str, Array]
 
 
-@runtime_checkable
 class Switched(Protocol):
     """A layer that does something else while training."""
 
     train_flg: bool
 
 
-@runtime_checkable
 class Random(Protocol):
     """A layer that draws random numbers in each pass of training, unless it is frozen."""
 
     frozen: bool
 
 
-@runtime_checkable
 class Kinked(Protocol):
     """A layer that has no slope at some inputs."""
 
@@ -82,7 +67,6 @@ class Kinked(Protocol):
         """Return how many inputs of the last ``forward`` are no further than that from a kink."""
 
 
-@runtime_checkable
 class Differencing(Protocol):
     """A layer, or a loss, that says by how much its output changes.
 
@@ -99,7 +83,6 @@ class Differencing(Protocol):
         """The method."""
 
 
-@runtime_checkable
 class Elementwise(Protocol):
     """A layer each of whose outputs depends on one input, and changes no more than so much."""
 
@@ -108,7 +91,6 @@ class Elementwise(Protocol):
         """Bound of |change of the output| / |change of the input|."""
 
 
-@runtime_checkable
 class Linear(Differencing, Trainable, Protocol):
     """A layer x @ W, only whose column j moves when a weight W[i, j] does."""
 
@@ -118,7 +100,11 @@ class Linear(Differencing, Trainable, Protocol):
         """Return what moving a weight does; see `dlfs_gpu.layers.Affine`."""
 
 
-@runtime_checkable
+def is_linear(layer: Any) -> bool:
+    """Say whether a layer is `Linear`."""
+    return hasattr(layer, "weight_difference")
+
+
 class ColumnDifferencing(Differencing, Protocol):
     """A loss that says the same for changes of one score each, one at a time."""
 
@@ -129,7 +115,6 @@ class ColumnDifferencing(Differencing, Protocol):
         """Return the change for d[n, c, p] of score c alone against e[n, c, p], (N, C, P)."""
 
 
-@runtime_checkable
 class LineDifferencing(Differencing, Protocol):
     """A loss that says the same for changes of the scores along given lines."""
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import settings
 from libraries import Library, libraries
 
-from dlfs_gpu.data.published import cache_folder
+from dlfs_gpu.data.mnist import cache_folder
 
 mpl.use("Agg")
 

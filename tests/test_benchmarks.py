@@ -1,4 +1,4 @@
-"""The benchmarks' harness is honest: same work, synchronised, faults named, nothing hidden."""
+"""The benchmarks are honest: same work, results compared, faults named, nothing hidden."""
 
 from __future__ import annotations
 
@@ -16,82 +16,64 @@ import pytest
 
 from benchmarks import charts, machine, report, sections
 from benchmarks import work as work_module
-from benchmarks.harness import Comparison, Device, Job, PeerError, Result, Row, Worker, timed
+from benchmarks.comparison import Comparison, Competitor, Result, Task
 from benchmarks.peers import chapter, dlfs
-from benchmarks.work import Work, write_data
+from benchmarks.work import Array, Do, Job, Work, write_data
 
 ROOT = Path(__file__).parents[1]
 
 
-class Slow(dlfs.Training):
+def slow(work: Work, gpu: bool) -> Do:
     """The library, held up."""
+    do = dlfs.training(work, gpu)
 
-    def run(self, job: Job) -> Any:
+    def held_up(job: Job) -> Array:
         time.sleep(0.3)
-        return super().run(job)
+        return do(job)
+
+    return held_up
 
 
-class Hasty(dlfs.Training):
+def hasty(work: Work, gpu: bool) -> Do:
     """Trains at another rate than it was told to."""
-
-    def __init__(self, work: Work, device: Device) -> None:
-        super().__init__(replace(work, lr=2 * work.lr), device)
+    return chapter.training(replace(work, lr=2 * work.lr), gpu)
 
 
-class Diverging(dlfs.Training):
-    """Gives NaN."""
-
-    def run(self, job: Job) -> Any:
-        return [np.nan for _ in super().run(job)]
+def diverging(work: Work, gpu: bool) -> Do:
+    return lambda job: np.full(len(job), np.nan)
 
 
-class Raising(chapter.Training):
+def raising(work: Work, gpu: bool) -> Do:
     """Fails when it is timed."""
+    do, first = chapter.training(work, gpu), work.minibatches(0)
 
-    def run(self, job: Job) -> Any:
-        if not np.array_equal(job, self.job(0)):
+    def fail_later(job: Job) -> Array:
+        if not np.array_equal(job, first):
             raise RuntimeError("no memory left\nfor this")
-        return super().run(job)
+        return do(job)
+
+    return fail_later
 
 
-class Dying(Raising):
-    """Takes its process down."""
+def dying(work: Work, gpu: bool) -> Do:
+    """Takes its process down when it is timed."""
+    do = raising(work, gpu)
 
-    def run(self, job: Job) -> Any:
+    def die_later(job: Job) -> Array:
         try:
-            return super().run(job)
+            return do(job)
         except RuntimeError:
             os._exit(3)
 
-
-class Recording(chapter.Training):
-    """Notes what is done to it, and when the clock is read."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-
-    def run(self, job: Job) -> Any:
-        self.calls.append("run")
-        return "losses"
-
-    def synchronize(self) -> None:
-        self.calls.append("synchronize")
-
-    def clock(self) -> float:
-        self.calls.append("clock")
-        return len(self.calls)
+    return die_later
 
 
-def row(name: str, peer: str, package: str = "numpy") -> Row:
-    return Row(name, peer, package)
+CHAPTER = Competitor("the chapter's way", "benchmarks.peers.chapter:training", "numpy")
+LIBRARY = Competitor("dlfs_gpu", "benchmarks.peers.dlfs:training", "numpy")
 
 
-BASELINE = row("the chapter's way", "benchmarks.peers.chapter:Training")
-LIBRARY = row("dlfs_gpu, NumPy", "benchmarks.peers.dlfs:Training")
-
-
-def fake(peer: type) -> Row:
-    return row(peer.__name__, f"{peer.__module__}:{peer.__name__}")
+def fake(name: str) -> Competitor:
+    return Competitor(name, f"{__name__}:{name}", "numpy")
 
 
 @pytest.fixture
@@ -101,159 +83,102 @@ def work(tmp_path: Path) -> Work:
     images = rng.integers(256, size=(150, 784)) * (rng.random((150, 784)) < 0.2)
     np.save(tmp_path / "images.npy", images.astype(np.uint8))
     np.save(tmp_path / "labels.npy", rng.integers(10, size=150))
-    return Work(tmp_path, sizes=(784, 5, 10), batch=10, samples=200)
+    return Work(tmp_path, sizes=(784, 5, 10), batch=10)
 
 
-def train(work: Work, *rows: Row, rounds: int = 2) -> list[Result]:
-    with Comparison(rows, pause=0) as comparison:
-        judge = sections.loss_judge(work)
-        return comparison.measure(work, rounds, judge, sections.LOSS_TOLERANCE)
+def compare(task: Task, *competitors: Competitor, rounds: int = 2) -> dict[str, Result]:
+    with Comparison(competitors, pause=0) as comparison:
+        return {result.name: result for result in comparison.measure(task, rounds)}
 
 
-def here(rows: tuple[Row, ...], work: Work) -> list[Row]:
-    """Those rows that can run here, but for the one that takes long to compile."""
-    rows_here = sections.Setting(work.data, "").rows(rows)
-    return [
-        row
-        for row in rows_here
-        if row.name != "torch.compile" and (row.device == "CPU" or row.package == "cupy")
-    ]
+def chosen(work: Work, competitors: tuple[Competitor, ...]) -> list[Competitor]:
+    """Those on the CPU, but for the one that takes long to compile."""
+    plan = sections.Plan(work.data, "random")
+    return [each for each in plan.choose(competitors) if each.name != "torch.compile"]
 
 
-def test_all_rows_train_alike(work: Work) -> None:
+def test_all_competitors_train_alike(work: Work) -> None:
     deep = replace(work, sizes=(784, 6, 4, 10), activation="relu", lr=0.01)
-    with Comparison(here(sections.TRAINING, work), pause=0) as comparison:
-        results = [
-            result
-            for each in (work, deep)
-            for result in comparison.measure(each, 1, sections.loss_judge(each), 1e-5)
-        ]
-    for result in results:
-        assert result.status in ("ok", "not installed"), result.row
-        if result.status == "ok":
-            assert result.agrees, result.row
-            assert len(result.seconds) == 1, result.row
+    with Comparison(chosen(work, sections.TRAINING), pause=0) as comparison:
+        for each in (work, deep):
+            for result in comparison.measure(sections.updates(each), 1):
+                if result.status != "not installed":
+                    assert result.status == "ok", result.name
+                    assert result.errors["losses off by"] < 1e-5, result.name
+                    assert len(result.seconds) == 1, result.name
 
 
-def test_gradients_are_judged_by_float64_differences(work: Work) -> None:
-    with Comparison(here(sections.GRADIENTS, work), pause=0) as comparison:
-        results = comparison.measure(work, 1, sections.gradient_judge(work))
-    errors = {r.row.name: r.deviation for r in results if r.status == "ok"}
-    assert errors["the chapter's loop"] < 1e-5
-    assert errors["dlfs_gpu difference"] < 1e-6
-    assert 1e-3 < errors["dlfs_gpu batched"] < 100
-    for name in ("torch.func.vmap", "jax.vmap"):
-        assert 1e-3 < errors.get(name, 1) < 100, name
+@pytest.mark.parametrize(
+    ("competitors", "only_w1"), [(sections.GRADIENTS, False), (sections.FUNCTIONS, True)]
+)
+def test_gradients_are_judged_by_float64_differences(
+    work: Work, competitors: tuple[Competitor, ...], only_w1: bool
+) -> None:
+    work = replace(work, only_w1=only_w1)
+    results = compare(sections.differences(work), *chosen(work, competitors), rounds=1)
+    errors = {name: result.errors.get("error at h = 0.0001") for name, result in results.items()}
+    for name, error in errors.items():
+        if error is None:
+            assert results[name].status.startswith("not installed")
+        elif name == "the chapter's loop":
+            assert error < 1e-5
+        elif name == "dlfs_gpu difference":
+            assert error < 1e-6
+        else:
+            assert 1e-3 < error < 100, name
+    table = report.tables({"entries": [sections.entry("", work, list(results.values()))]})
+    assert "extrapolated from 200 elements" in table
 
 
-def test_a_part_of_a_gradient_is_extrapolated_and_says_so(work: Work) -> None:
-    with Comparison(sections.GRADIENTS[:1], pause=0) as comparison:
-        (result,) = comparison.measure(work, 1, sections.gradient_judge(work))
-    assert result.units == 200 / work.parameters
-    works = [sections.entry(work, [result])] * 2
-    assert "extrapolated from 200 parameters" in report.tables("gradients", {"works": works})
+def test_a_slowed_one_shows_as_slower(work: Work) -> None:
+    results = compare(sections.updates(work), LIBRARY, fake("slow"), rounds=3)
+    entry = sections.entry("", work, list(results.values()))
+    assert entry["results"][1]["median"] > 0.3 / work.updates
+    assert entry["results"][1]["speedup"] < 1
 
 
-def test_a_slowed_row_shows_as_slower(work: Work) -> None:
-    fast, slow = train(work, LIBRARY, fake(Slow), rounds=3)
-    assert slow.median > fast.median
-    assert slow.speedup(fast) < 1
-    assert slow.agrees
+def test_times_are_paired_by_round(work: Work) -> None:
+    a = Result("a", seconds=[1.0, 2.0, 4.0])
+    b = Result("b", seconds=[0.5, 0.5, 2.0])
+    _, row = sections.entry("", work, [a, b])["results"]
+    assert (row["median"], row["quartiles"], row["speedup"]) == (0.5, [0.5, 1.25], 2.0)
 
 
-def test_timing_waits_before_and_after() -> None:
-    peer = Recording()
-    seconds, results = timed(peer, np.zeros((1, 1), np.int64), clock=peer.clock)
-    assert peer.calls == ["synchronize", "clock", "run", "synchronize", "clock"]
-    assert seconds == 3
-    assert results == "losses"
-
-
-def test_repeats_are_waited_for_once() -> None:
-    peer = Recording()
-    timed(peer, np.zeros((1, 1), np.int64), 2, clock=peer.clock)
-    assert peer.calls == ["synchronize", "clock", "run", "run", "synchronize", "clock"]
-
-
-def test_the_first_block_is_not_timed(work: Work) -> None:
-    (result,) = train(work, LIBRARY, rounds=2)
-    assert len(result.seconds) == 2
-    assert result.first_seconds > 0
-
-
-def test_a_row_that_trains_otherwise_is_flagged(work: Work) -> None:
-    results = train(work, BASELINE, fake(Hasty))
-    assert [result.agrees for result in results] == [True, False]
-    lines = report.tables("training", {"works": [sections.entry(work, results)]}).splitlines()
-    assert ["NOT THE SAME TRAINING" in line for line in lines[2:4]] == [False, True]
-
-
-def test_a_peer_that_is_missing_is_listed(work: Work) -> None:
-    missing = row("Other", "no_such_module:Peer", package="no_such_module")
-    results = train(work, BASELINE, missing, LIBRARY)
-    assert [result.status for result in results] == ["ok", "not installed", "ok"]
-    table = report.tables("training", {"works": [sections.entry(work, results)]})
-    assert "Other" in table
-    assert "not installed" in table
-
-
-def test_a_peer_that_fails_leaves_the_others_running(
+def test_one_that_fails_is_named_and_leaves_the_others_running(
     work: Work, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    results = train(work, fake(Raising), fake(Dying), fake(Diverging), LIBRARY, BASELINE)
-    assert [result.status for result in results] == [
-        "failed: RuntimeError: no memory left",
-        "crashed: exit code 3",
-        "failed: NaN or infinity among its results",
-        "ok",
-        "ok",
-    ]
+    missing = Competitor("missing", "no_such_module:training", "no_such_module")
+    fakes = [fake(name) for name in ("hasty", "diverging", "raising", "dying")]
+    with Comparison([CHAPTER, missing, *fakes, LIBRARY], pause=0) as comparison:
+        task = sections.updates(work)
+        results = {result.name: result for result in comparison.measure(task, 2)}
+        again = {result.name: result.status for result in comparison.measure(task, 0)}
+    assert again["dying"] == "ok", "a process that died is started again for the next work"
+    assert {name: result.status for name, result in results.items()} == {
+        "the chapter's way": "ok",
+        "missing": "not installed",
+        "hasty": "failed: its results are not the same",
+        "diverging": "failed: NaN or infinity among its results",
+        "raising": "failed: RuntimeError: no memory left",
+        "dying": "failed: its process died",
+        "dlfs_gpu": "ok",
+    }
     assert "for this" in capfd.readouterr().err
-
-
-def test_a_worker_that_died_is_started_again_for_the_next_work(work: Work) -> None:
-    with Comparison([fake(Dying)], pause=0) as comparison:
-        (dead,) = comparison.measure(work, 1, lambda *_: 0.0)
-        (alive,) = comparison.measure(work, 0, lambda *_: 0.0)
-    assert dead.status.startswith("crashed")
-    assert alive.status == "ok"
-
-
-def test_a_worker_that_does_not_answer_is_given_up(work: Work) -> None:
-    worker = Worker(fake(Slow))
-    try:
-        worker.ask("setup", work)
-        with pytest.raises(PeerError, match="no answer within 0 s"):
-            worker.ask("first", timeout=0.01)
-    finally:
-        worker.close()
-
-
-def test_peak_memory_counts_the_data_and_what_grows(work: Work) -> None:
-    with Comparison([LIBRARY], pause=0) as comparison:
-        peaks = []
-        for samples in (200, 2000):
-            grown = replace(work, samples=samples)
-            (result,) = comparison.measure(grown, 0, lambda *_: 0.0, memory=True)
-            peaks.append(result.peak_bytes or 0)
-    images = 1800 * 784 * 4
-    assert images < peaks[1] - peaks[0] < 1.2 * images
-
-
-def test_times_are_paired_by_round() -> None:
-    a = Result(BASELINE, seconds=[1.0, 2.0, 4.0])
-    b = Result(LIBRARY, seconds=[0.5, 0.5, 2.0])
-    assert (a.median, a.quartiles) == (2.0, (1.5, 3.0))
-    assert b.speedup(a) == 2.0
+    table = report.tables({"entries": [sections.entry("", work, list(results.values()))]})
+    for name, result in results.items():
+        (line,) = (line for line in table.splitlines() if line.startswith(f"| {name} "))
+        assert (result.status in line) == (result.status != "ok")
 
 
 def test_work_is_the_same_for_all_and_new_in_each_block(work: Work) -> None:
     again = replace(work)
-    np.testing.assert_array_equal(work.flat_weights(), again.flat_weights())
+    for mine, theirs in zip(work.weights(), again.weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
     np.testing.assert_array_equal(work.minibatches(1), again.minibatches(1))
     assert not np.array_equal(work.minibatches(1), work.minibatches(2))
     assert work.minibatches(1).shape == (work.updates, 10)
-    assert len(work.flat_weights()) == work.parameters == 784 * 5 + 5 + 5 * 10 + 10
+    assert work.parameters == 784 * 5 + 5 + 5 * 10 + 10
+    assert replace(work, only_w1=True).parameters == 784 * 5
     assert len(set(work.elements(0, 300))) == 300
 
 
@@ -263,12 +188,11 @@ def test_generated_data_is_shaped_like_mnist(
     monkeypatch.delenv("DLFS_GPU_DATA", raising=False)
     monkeypatch.setattr(work_module, "_SAMPLES", 1000)
     assert write_data(tmp_path) == "generated"
-    x, t = Work(tmp_path, samples=1500).images()
-    assert (x.shape, str(x.dtype)) == ((1500, 784), "float32")
-    assert (t.shape, str(t.dtype)) == ((1500,), "int64")
+    x, t = Work(tmp_path).images()
+    assert (type(x), x.shape, str(x.dtype)) == (np.ndarray, (1000, 784), "float32")
+    assert (t.shape, str(t.dtype)) == ((1000,), "int64")
     assert (x.min(), x.max()) == (0, 1)
     assert 0.15 < np.mean(x > 0) < 0.25
-    np.testing.assert_array_equal(x[:500], x[1000:])
     assert set(t) == set(range(10))
 
 
@@ -277,20 +201,19 @@ def test_mnist_is_used_where_it_is(
 ) -> None:
     monkeypatch.setenv("DLFS_GPU_DATA", str(mnist_dir))
     assert write_data(tmp_path) == "MNIST"
-    _, t = Work(tmp_path, samples=5).images()
-    assert t.tolist() == [5, 0, 4, 1, 9]
+    assert Work(tmp_path).images()[1][:5].tolist() == [5, 0, 4, 1, 9]
 
 
 @pytest.mark.parametrize(
-    ("described", "slug"),
+    ("described", "name"),
     [
         ({"gpu": None, "cpu": "AMD EPYC", "cores": 2}, "amd-epyc-2-cores"),
         ({"gpu": None, "cpu": "Intel(R) Xeon(R) CPU @ 2.20GHz", "cores": 4}, "intel-xeon-4-cores"),
-        ({"gpu": "NVIDIA H200, 580.65", "cpu": "Any", "cores": 16}, "nvidia-h200"),
+        ({"gpu": "NVIDIA H200, 140 GiB", "cpu": "Any", "cores": 16}, "nvidia-h200"),
     ],
 )
-def test_machines_name_their_results(described: dict[str, Any], slug: str) -> None:
-    assert machine.slug(described) == slug
+def test_machines_name_their_results(described: dict[str, Any], name: str) -> None:
+    assert machine.file_name(described) == name
 
 
 @pytest.mark.parametrize(
@@ -300,59 +223,55 @@ def test_durations_are_readable(seconds: float, text: str) -> None:
     assert report.duration(seconds) == text
 
 
-def test_the_command_runs_without_peers_and_keeps_earlier_sections(tmp_path: Path) -> None:
-    out = tmp_path / "results.json"
-    out.write_text(json.dumps({"sections": {"earlier": {"date": "2000-01-01"}}}))
+def run(*arguments: Any) -> str:
     environment = {**os.environ, "DLFS_GPU_DATA": "", "CUDA_VISIBLE_DEVICES": ""}
-    command = ["-m", "benchmarks", "--quick", "--only", "gradients", "--peers=", "--out"]
-    run = subprocess.run(
-        [sys.executable, *command, out],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+    command = [sys.executable, "-m", *map(str, arguments)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
-    assert run.returncode == 0, run.stderr
-    assert "dlfs_gpu difference" in run.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_command_runs_without_peers_and_keeps_earlier_sections(tmp_path: Path) -> None:
+    scaling = {
+        "name": "dlfs_gpu, numpy",
+        "series": "batch",
+        "size": 10,
+        "median": 1e-3,
+        "peak_bytes": 10**6,
+    }
+    earlier = {"date": "2000-01-01", "data": "MNIST", "versions": {}, "entries": [scaling]}
+    out = tmp_path / "machine.json"
+    out.write_text(json.dumps({"sections": {"scaling": earlier}}))
+    printed = run("benchmarks", "--quick", "--only", "gradients", "--peers", "--out", out)
     results = json.loads(out.read_text())
     assert results["machine"]["cores"] >= 1
-    assert results["sections"]["earlier"] == {"date": "2000-01-01"}
-    assert results["sections"]["gradients"]["data"] == "generated"
-    assert "numpy" in results["sections"]["gradients"]["versions"]
-    rows = results["sections"]["gradients"]["works"][0]["rows"]
-    assert all(len(row["seconds"]) == 3 for row in rows if row["status"] == "ok")
-
-
-def test_an_unknown_peer_is_refused() -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--peers", "torch,numpie"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 2
-    assert "'numpie' is not one of 'torch', 'jax', 'dezero'" in run.stderr
-
-
-def test_charts_are_drawn_beside_the_results(work: Work, tmp_path: Path) -> None:
-    results = train(work, BASELINE, LIBRARY)
-    for result in results:
-        result.peak_bytes = 10**7
-    works = [sections.entry(work, results)]
-    grown = [
-        {"series": series, "data_bytes": 10**6, "nonzeros": 1000, **works[0]}
-        for series in ("batch", "hidden", "data", "gradient")
+    assert results["sections"]["scaling"] == earlier
+    section = results["sections"]["gradients"]
+    assert section["data"] == "generated"
+    assert "numpy" in section["versions"]
+    rows = section["entries"][0]["results"]
+    assert [row["name"] for row in rows] == [
+        "the chapter's loop",
+        "dlfs_gpu batched",
+        "dlfs_gpu difference",
     ]
-    names = {"training": works, "sizes": works, "gradients": works, "scaling": grown}
-    described = {
-        "machine": machine.describe(),
-        "sections": {name: {"date": "2000-01-01", "works": w} for name, w in names.items()},
-    }
-    path = tmp_path / "machine.json"
-    report.save(path, described)
-    assert report.load(path) == json.loads(json.dumps(described))
-    charts.draw(described, path)
+    assert all(len(row["seconds"]) == 3 for row in rows)
+    assert report.tables(section) in printed
+    assert report.tables(section) in (tmp_path / "machine.md").read_text()
     for name in ("machine.png", "machine-scaling.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_committed_results_are_in_step_with_their_tables(tmp_path: Path) -> None:
+    for path in (ROOT / "benchmarks" / "results").glob("*.json"):
+        results = report.load(path)
+        assert path.with_suffix(".md").read_text() == report.document(results)
+        charts.draw(results, tmp_path / path.name)
+
+
+def test_the_suites_run() -> None:
+    # But for thousands of samples or units.
+    printed = run("pytest", "benchmarks", "--benchmark-disable", "-q", "-k", "float32 and not 000")
+    assert "passed" in printed

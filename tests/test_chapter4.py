@@ -16,10 +16,10 @@ import numpy as np
 import pooch
 import pytest
 
+from dlfs_gpu._validation import ArgumentError
 from dlfs_gpu.backend import BackendError, get_backend
-from dlfs_gpu.chapter4 import SECTIONS, Report, run_chapter4
-from dlfs_gpu.chapter4 import runner as report
-from dlfs_gpu.chapter4.model import Between, Plot, Row, Section, Setting, evaluate
+from dlfs_gpu.chapter4 import SECTIONS, Report, run_chapter4, runner
+from dlfs_gpu.chapter4.model import Between, Check, Plot, Section, evaluate
 
 
 @pytest.fixture(autouse=True)
@@ -31,9 +31,9 @@ def _no_mnist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def replace_sections(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    def replace(*entries: Row | Plot) -> None:
+    def replace(*entries: Check | Plot) -> None:
         section = Section("A title", "An <introduction>.", entries)
-        monkeypatch.setattr(report, "SECTIONS", {"only": lambda setting: section})
+        monkeypatch.setattr(runner, "SECTIONS", {"only": lambda backend: section})
 
     return replace
 
@@ -46,34 +46,41 @@ def test_every_number_comes_out_right(tmp_path: Path, name: str, backend: str) -
     except BackendError as error:
         pytest.skip(str(error).splitlines()[0])
     result = run_chapter4(tmp_path, backend=backend, only=name, progress=False)
-    assert [f"{row.name}: {row.computed}" for row in result.rows if not row.ok] == []
+    assert [f"{r.check.name}: {r.computed}" for r in result.checks if not r.ok] == []
     assert result.ok
-    assert {row.section for row in result.rows} == {name}
+    assert [part.name for part in result.sections] == [name]
     _check_files(tmp_path, result)
 
 
 def test_report_is_as_large_as_the_chapter() -> None:
-    setting = Setting(get_backend("numpy"))
-    entries = [
-        entry
-        for name, section in SECTIONS.items()
-        if name != "training"
-        for entry in section(setting).entries
-    ]
-    names = [entry.name for entry in entries if isinstance(entry, Plot)]
-    assert len(names) == len(set(names))
-    assert len(names) >= 16
-    assert len(entries) - len(names) >= 80
+    backend = get_backend("numpy")
+    entries = [entry for section in SECTIONS.values() for entry in section(backend).entries]
+    checks = [entry for entry in entries if isinstance(entry, Check)]
+    plots = [entry.name for entry in entries if isinstance(entry, Plot)]
+    assert len(plots) == len(set(plots))
+    assert set(plots) >= {
+        "ln-x", "step-and-sigmoid", "tangents", "secant", "surface", "gradient-field",
+        "descent-path", "training-loss", "training-accuracy", "regression-descent", "activations",
+        "overfitting",
+    }  # fmt: skip
+    # Each stands once.
+    assert len({check.name for check in checks}) == len(checks) >= 90
+    sources = ("book", "notes", "slides")
+    assert all(check.printed_in.startswith(sources) for check in checks if check.printed_in)
+    sources = ("the book's code: ", "the notes: ", "the slides: ")
+    mistakes = [check.mistake for check in checks if check.mistake]
+    assert len(mistakes) >= 25
+    assert all(mistake.startswith(sources) for mistake in mistakes)
 
 
 def test_training_on_mnist_follows_the_sources_log(tmp_path: Path, mnist_dir: Path) -> None:
     result = run_chapter4(
         tmp_path, backend="numpy", data_dir=mnist_dir, only="training", progress=False
     )
-    assert [f"{row.name}: {row.computed}" for row in result.rows if not row.ok] == []
-    log = [row for row in result.rows if row.name.startswith("training and test accuracy after")]
+    assert [f"{r.check.name}: {r.computed}" for r in result.checks if not r.ok] == []
+    log = [r for r in result.checks if r.check.printed_in == "notes"]
     assert len(log) == 17
-    assert "on MNIST" in result.parts[0].introduction
+    assert "on MNIST" in result.sections[0].section.introduction
     assert "MNIST is not at hand" not in str(result)
 
 
@@ -84,47 +91,63 @@ def test_data_are_read_only_where_they_are_needed(
     result = run_chapter4(tmp_path / "a", backend="numpy", only="losses", progress=False)
     assert result.ok
     assert "digits" not in str(result)
-    message = "data_dir is nowhere, but the section losses needs no data"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ArgumentError) as caught:
         run_chapter4(tmp_path / "b", data_dir=Path("nowhere"), only="losses", progress=False)
+    assert caught.value.argument == "data_dir"
     assert not (tmp_path / "b").exists()
 
 
 def test_training_says_that_mnist_is_not_there(tmp_path: Path) -> None:
     result = run_chapter4(tmp_path, backend="numpy", only="training", progress=False)
-    assert "on the embedded digits" in result.parts[0].introduction
+    assert "on the embedded digits" in result.sections[0].section.introduction
     assert "MNIST is not at hand" in (tmp_path / "index.html").read_text(encoding="utf-8")
-    said = "trained on the embedded digits, because MNIST is not at hand"
-    assert said in str(result).splitlines()
+    assert "MNIST is not at hand" in str(result)
 
 
 def test_a_wrong_number_fails_the_report(
     tmp_path: Path, replace_sections: Callable[..., None]
 ) -> None:
     replace_sections(
-        Row("right", 1.0, lambda: 1.0),
-        Row("wrong", 1.0, lambda: 1.5, 0.1),
-        Row("broken", 1.0, lambda: 1 / 0, note="1 < 2"),
+        Check("right", 1.0, lambda: 1.0),
+        Check("wrong", 1.0, lambda: 1.5, 0.1),
+        Check("broken", 1.0, lambda: 1 / 0, note="1 < 2"),
     )
     result = run_chapter4(tmp_path, backend="numpy", progress=False)
     assert not result.ok
-    assert [row.ok for row in result.rows] == [True, False, False]
+    assert [check.ok for check in result.checks] == [True, False, False]
     assert "WRONG in only: wrong: 1.5, expected 1.0" in str(result)
     assert "WRONG in only: broken: ZeroDivisionError: division by zero" in str(result)
     assert json.loads((tmp_path / "report.json").read_text())["ok"] is False
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert "2 of 3 numbers come out wrong" in page
+    assert "2 of 3 checks come out wrong" in page
     assert "✗ wrong" in page
     assert "An &lt;introduction&gt;." in page
     assert "1 &lt; 2" in page
 
 
-def test_summary_counts_rows_and_figures(
+def test_page_says_where_a_value_is_printed_and_lists_mistakes(
     tmp_path: Path, replace_sections: Callable[..., None]
 ) -> None:
-    replace_sections(Row("right", 1, lambda: 1), Row("wrong", 1, lambda: 2))
+    replace_sections(
+        Check("one", 1.0, lambda: 1.0, 0.1, printed_in="book 4.9", mistake="the notes: <two>"),
+        Check("three", 3.0, lambda: 3.0),
+    )
+    run_chapter4(tmp_path, backend="numpy", progress=False)
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "printed: book 4.9, ± 0.1" in page
+    assert page.count(">derived<") == 1
+    assert "mistake in the notes: &lt;two&gt;" in page
+    _, _, index = page.partition('<section id="index-of-errata">')
+    assert '<a href="#only">one</a>: <span class="mistake">the notes: &lt;two&gt;</span>' in index
+    assert "three" not in index
+
+
+def test_summary_counts_checks_and_figures(
+    tmp_path: Path, replace_sections: Callable[..., None]
+) -> None:
+    replace_sections(Check("right", 1, lambda: 1), Check("wrong", 1, lambda: 2))
     lines = str(run_chapter4(tmp_path, backend="numpy", progress=False)).splitlines()
-    assert lines[0].split() == ["section", "rows", "right", "figures"]
+    assert lines[0].split() == ["section", "checks", "right", "figures"]
     assert lines[1].split() == ["only", "2", "1", "0"]
     assert lines[2].split() == ["all", "2", "1", "0"]
 
@@ -152,9 +175,7 @@ def test_summary_counts_rows_and_figures(
     ],
 )
 def test_evaluate_compares(expected: Any, computed: Any, tolerance: float, ok: bool) -> None:
-    outcome = evaluate(Row("a row", expected, lambda: computed, tolerance), "here")
-    assert outcome.ok is ok
-    assert (outcome.section, outcome.name) == ("here", "a row")
+    assert evaluate(Check("a number", expected, lambda: computed, tolerance)).ok is ok
 
 
 @pytest.mark.parametrize(("raised", "ok"), [(ValueError("no"), True), (TypeError("no"), False)])
@@ -162,9 +183,9 @@ def test_evaluate_expects_an_error(raised: Exception, ok: bool) -> None:
     def fail() -> None:
         raise raised
 
-    outcome = evaluate(Row("a row", ValueError, fail), "here")
-    assert outcome.ok is ok
-    assert (outcome.expected, outcome.computed) == ("ValueError", f"{type(raised).__name__}: no")
+    result = evaluate(Check("an error", ValueError, fail))
+    assert result.ok is ok
+    assert (result.expected, result.computed) == ("ValueError", f"{type(raised).__name__}: no")
 
 
 @pytest.mark.parametrize(
@@ -176,21 +197,21 @@ def test_between_is_written_as_one_reads_it(between: Between, text: str) -> None
 
 
 def test_unknown_section_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="only is 'epilogue'; it must be one of losses, deriv"):
+    with pytest.raises(ArgumentError, match="epilogue") as caught:
         run_chapter4(tmp_path, only="epilogue")
+    assert caught.value.argument == "only"
 
 
 def test_folder_that_cannot_be_written_is_refused_before_the_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, replace_sections: Callable[..., None]
 ) -> None:
-    def work(setting: Setting) -> Section:
-        raise AssertionError("the work began")
-
-    monkeypatch.setattr(report, "SECTIONS", {"only": work})
+    begun: list[bool] = []
+    replace_sections(Check("a number", True, lambda: begun.append(True)))
     occupied = tmp_path / "file"
     occupied.write_text("")
     with pytest.raises(OSError, match="nothing can be written"):
         run_chapter4(occupied / "out", backend="numpy", progress=False)
+    assert not begun
 
 
 def test_folder_without_mnist_is_refused_before_the_work(
@@ -227,27 +248,29 @@ def _check_files(folder: Path, result: Report) -> None:
         (folder / "report.json").read_text(encoding="utf-8"), parse_constant=pytest.fail
     )
     assert document["ok"] is result.ok
-    assert len(document["rows"]) == len(result.rows)
-    for row in document["rows"]:
-        assert {"section", "name", "expected", "computed", "tolerance", "ok"} <= set(row)
-        assert row["ok"] is True
+    assert len(document["checks"]) == len(result.checks)
+    for check in document["checks"]:
+        assert {"section", "name", "expected", "computed", "printed_in", "mistake"} <= set(check)
+        assert check["ok"] is True
 
     assert "np.float64" not in (folder / "index.html").read_text(encoding="utf-8")
     page = _Page(folder / "index.html")
     assert all(address.startswith(("data:", "#")) for address in page.addresses)
-    assert len(page.images) == len(result.figures)
-    for image, figure in zip(page.images, result.figures, strict=True):
+    for image, figure in zip(page.images, result.images, strict=True):
         assert image["alt"]
         embedded = base64.b64decode(image["src"].removeprefix("data:image/png;base64,"))
-        assert embedded == (folder / f"{figure.name}.png").read_bytes() == figure.light
+        assert embedded == (folder / f"{figure.plot.name}.png").read_bytes() == figure.light
         assert figure.dark.startswith(b"\x89PNG")
         assert figure.dark != figure.light
-    names = {f"{figure.name}.png" for figure in result.figures}
+    names = {f"{figure.plot.name}.png" for figure in result.images}
     assert {path.name for path in folder.iterdir()} == {"index.html", "report.json", *names}
 
 
-def _browse(page: Path, tmp_path: Path) -> tuple[int, str]:
-    """Open a page 390 pixels wide; return the width of its content, and the console's lines."""
+def _browse(page: Path, tmp_path: Path) -> tuple[int, int, str]:
+    """Open a page 390 pixels wide; return what the browser makes of it.
+
+    That is the width of its content, that of the first cell of its tables, and the console's lines.
+    """
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("Chromium is not installed")
@@ -255,7 +278,9 @@ def _browse(page: Path, tmp_path: Path) -> tuple[int, str]:
     frame = page.parent / "frame.html"
     frame.write_text(
         f'<iframe width="390" height="800" style="border: 0" src="{page.name}" onload="'
-        'document.title = this.contentDocument.documentElement.scrollWidth"></iframe>'
+        "const cell = this.contentDocument.querySelector('td'); "
+        "document.title = this.contentDocument.documentElement.scrollWidth + ' ' + "
+        '(cell ? cell.offsetWidth : 0)"></iframe>'
     )
     command = [
         chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
@@ -265,19 +290,22 @@ def _browse(page: Path, tmp_path: Path) -> tuple[int, str]:
         "--virtual-time-budget=10000", "--dump-dom", frame.as_uri(),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    width = int(done.stdout.partition("<title>")[2].partition("<")[0])
-    return width, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+    width, cell = done.stdout.partition("<title>")[2].partition("<")[0].split()
+    console = "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+    return int(width), int(cell), console
 
 
 @pytest.mark.parametrize("name", ["descent", "errata"])
 def test_page_fits_a_phone_and_has_no_console_errors(tmp_path: Path, name: str) -> None:
     run_chapter4(tmp_path / "out", backend="numpy", only=name, progress=False)
-    assert _browse(tmp_path / "out" / "index.html", tmp_path) == (390, "")
+    width, first_cell, console = _browse(tmp_path / "out" / "index.html", tmp_path)
+    assert (width, console) == (390, "")
+    assert first_cell > 300, "names have a line of their own"
 
 
 def test_browser_would_show_a_page_that_is_too_wide_or_broken(tmp_path: Path) -> None:
     page = tmp_path / "index.html"
     page.write_text('<p style="width: 600px">wide</p><script>nonsense()</script>')
-    width, console = _browse(page, tmp_path)
+    width, _, console = _browse(page, tmp_path)
     assert width > 600
     assert "nonsense is not defined" in console

@@ -1,16 +1,22 @@
-"""CSV files: what is read, what is refused, and with which words."""
+"""CSV files: what is read, and what is refused."""
 
-import re
+import csv
+import os
 import string
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from dlfs_gpu import ArgumentError, DataError
 from dlfs_gpu._validation import namespace_of
 from dlfs_gpu.backend import get_backend
-from dlfs_gpu.data.datasets import load_csv
+from dlfs_gpu.data import load_csv
+from dlfs_gpu.data.csv import read_table
 
 Write = Callable[..., Path]
 
@@ -43,159 +49,274 @@ def write(tmp_path: Path) -> Write:
 
 
 GOOD = ["label,a,b", "1,2,3", "0,4,5", "1,6,7"]
+FLOWERS = ["length,species,width", "5.1,setosa,3.5", "7.0,versicolor,3.2", "4.9,setosa,3"]
 
 
-def test_sign_language_layout(tmp_path: Path) -> None:
-    pixels, labels = sign_language(tmp_path / "train.csv", 240)
-    test_pixels, test_labels = sign_language(tmp_path / "test.csv", 30, seed=1)
-    data = load_csv(tmp_path / "train.csv", str(tmp_path / "test.csv"))
-    assert data.classes == CLASSES
-    scaled = pixels.astype(np.float32) / np.float32(255)
-    np.testing.assert_array_equal(data.x_train, scaled, strict=True)
-    assert data.t_train.dtype == np.int64
-    np.testing.assert_array_equal(np.take(data.classes, data.t_train), labels)
-    assert data.x_test.shape == test_pixels.shape
-    np.testing.assert_array_equal(np.take(data.classes, data.t_test), test_labels)
+class TestLoadCsv:
+    def test_sign_language_layout(self, tmp_path: Path) -> None:
+        pixels, labels = sign_language(tmp_path / "train.csv", 240)
+        test_pixels, test_labels = sign_language(tmp_path / "test.csv", 30, seed=1)
+        data = load_csv(tmp_path / "train.csv", str(tmp_path / "test.csv"), scale=255)
+        assert data.classes == CLASSES
+        scaled = pixels.astype(np.float32) / np.float32(255)
+        np.testing.assert_array_equal(data.x_train, scaled, strict=True)
+        assert data.t_train.dtype == np.int64
+        np.testing.assert_array_equal(np.take(data.classes, data.t_train), labels)
+        assert data.x_test.shape == test_pixels.shape
+        np.testing.assert_array_equal(np.take(data.classes, data.t_test), test_labels)
 
+    def test_split(self, tmp_path: Path) -> None:
+        pixels, labels = sign_language(tmp_path / "train.csv", 480)
+        data, again = load_csv(tmp_path / "train.csv"), load_csv(tmp_path / "train.csv")
+        assert data.x_train.shape == (384, 784)
+        assert (np.bincount(data.t_train) == 16).all()
+        assert (np.bincount(data.t_test) == 4).all()
+        np.testing.assert_array_equal(data.x_test, again.x_test)
+        both = {
+            (*x, CLASSES[t])
+            for xs, ts in ((data.x_train, data.t_train), (data.x_test, data.t_test))
+            for x, t in zip(xs.tolist(), ts.tolist(), strict=True)
+        }
+        assert both == {(*x, t) for x, t in zip(pixels.tolist(), labels.tolist(), strict=True)}
 
-def test_split(tmp_path: Path) -> None:
-    pixels, labels = sign_language(tmp_path / "train.csv", 480)
-    data = load_csv(tmp_path / "train.csv", scale=1.0)
-    again = load_csv(tmp_path / "train.csv", scale=1.0)
-    assert data.x_train.shape == (384, 784)
-    assert (np.bincount(data.t_train) == 16).all()
-    assert (np.bincount(data.t_test) == 4).all()
-    np.testing.assert_array_equal(data.x_test, again.x_test)
-    both = {
-        (*x, CLASSES[t])
-        for xs, ts in ((data.x_train, data.t_train), (data.x_test, data.t_test))
-        for x, t in zip(xs.tolist(), ts.tolist(), strict=True)
-    }
-    assert both == {(*x, t) for x, t in zip(pixels.tolist(), labels.tolist(), strict=True)}
+    def test_words(self, write: Write) -> None:
+        path = write(*FLOWERS)
+        data = load_csv(path, path, label_column="species")
+        assert data.classes == ("setosa", "versicolor")
+        assert data.features == ("length", "width")
+        np.testing.assert_array_equal(data.t_test, [0, 1, 0])
+        np.testing.assert_array_equal(
+            data.x_test, np.array([[5.1, 3.5], [7, 3.2], [4.9, 3]], np.float32)
+        )
 
+    def test_one_hot(self, write: Write) -> None:
+        path = write("label,a", "7,0", "-3,1", "7,2")
+        data = load_csv(path, path, one_hot_label=True)
+        assert data.classes == (-3, 7)
+        expected = np.array([[0, 1], [1, 0], [0, 1]], dtype=np.float32)
+        np.testing.assert_array_equal(data.t_train, expected, strict=True)
 
-def test_one_hot(write: Write) -> None:
-    path = write("label,a", "7,0", "-3,1", "7,2")
-    data = load_csv(path, path, one_hot_label=True)
-    assert data.classes == (-3, 7)
-    expected = np.array([[0, 1], [1, 0], [0, 1]], dtype=np.float32)
-    np.testing.assert_array_equal(data.t_train, expected, strict=True)
+    def test_arrays_are_on_the_backend(self, write: Write) -> None:
+        auto, path = get_backend("auto"), write(*GOOD)
+        data = load_csv(path, path, backend=auto)
+        for array in (data.x_train, data.t_train, data.x_test, data.t_test):
+            assert namespace_of(array) is auto.xp
 
+    def test_columns_of_the_test_file_are_found_by_name(self, write: Write) -> None:
+        test = write("b,note,label,a", "30,hello,1,20", name="test.csv")
+        data = load_csv(write(*GOOD), test)
+        np.testing.assert_array_equal(data.x_test, [[20, 30]])
+        np.testing.assert_array_equal(data.t_test, [1])
 
-def test_arrays_are_on_the_backend(write: Write) -> None:
-    auto, path = get_backend("auto"), write(*GOOD)
-    data = load_csv(path, path, backend=auto)
-    for array in (data.x_train, data.t_train, data.x_test, data.t_test):
-        assert namespace_of(array) is auto.xp
+    def test_a_test_file_of_numbers_for_one_of_words(self, write: Write) -> None:
+        train = write("label,a", "1,0", "x,1", "1,2")
+        data = load_csv(train, write("label,a", "1,5", name="test.csv"))
+        assert data.classes == ("1", "x")
+        np.testing.assert_array_equal(data.t_test, [0])
 
-
-def test_variants_of_the_format(tmp_path: Path) -> None:
-    path = tmp_path / "train.csv"
-    path.write_bytes(
-        b'\xef\xbb\xbf"a", class ,b\r\n"1", 2 ,3.5\r\n\r\n1e1,3.0,-4\r\n# not a comment,2,1\r\n'
+    @pytest.mark.parametrize(
+        ("lines", "word"),
+        [
+            (["label,a", "1,2"], "'b'"),
+            (["a,b", "1,2"], "'label'"),
+            (["label,a,b", "1,2,3", "2,2,3"], "label '2'"),
+            (["label,a,b", "1,2,3", "two,2,3"], "label 'two'"),
+        ],
     )
-    with pytest.raises(ValueError, match="line 5, column 'a': '# not a comment' is not a number"):
-        load_csv(path, path, label_column="class")
-    path.write_bytes(path.read_bytes().replace(b"# not a comment", b"0"))
-    data = load_csv(path, path, label_column="class", scale=2)
-    np.testing.assert_array_equal(data.x_train, [[0.5, 1.75], [5, -2], [0, 0.5]])
-    assert data.classes == (2, 3)
+    def test_unlike_test_file(self, lines: list[str], word: str, write: Write) -> None:
+        test = write(*lines, name="test.csv")
+        with pytest.raises(DataError, match=word) as caught:
+            load_csv(write(*GOOD), test)
+        assert str(caught.value).startswith(str(test))
+
+    @pytest.mark.parametrize(
+        ("lines", "word"),
+        [
+            (["label,a,b", "7,2,3", "7,4,5"], "only the label 7"),
+            (GOOD, "split"),
+            (["label,a", "0,1", "0,2", "1,1", "1,2"], "split"),
+        ],
+    )
+    def test_too_little_to_learn_from(self, lines: list[str], word: str, write: Write) -> None:
+        path = write(*lines)
+        with pytest.raises(DataError, match=word) as caught:
+            load_csv(path)
+        assert str(caught.value).startswith(str(path))
+
+    @pytest.mark.parametrize("scale", [0, -1.0, np.nan, np.inf, "255", True])
+    def test_bad_scale(self, scale: Any, tmp_path: Path) -> None:
+        with pytest.raises(ArgumentError) as caught:
+            load_csv(tmp_path / "any.csv", scale=scale)
+        assert caught.value.argument == "scale"
 
 
-def test_errors_stay_short(write: Write) -> None:
-    path = write("label,a", *(f"{label},1" for label in range(10_000)))
-    with pytest.raises(ValueError, match="10000 of its 10000 labels, 0 for one") as caught:
-        load_csv(path)
-    assert len(str(caught.value)) < 300
+class TestReadTable:
+    def test_features_by_name(self, write: Write) -> None:
+        table = read_table(write(*FLOWERS), "species", 2, ["width", "length"])
+        assert table.features == ("width", "length")
+        assert table.labels is not None
+        assert table.labels.tolist() == ["setosa", "versicolor", "setosa"]
+        expected = np.array([[1.75, 2.55], [1.6, 3.5], [1.5, 2.45]], np.float32)
+        np.testing.assert_array_equal(table.x, expected, strict=True)
+
+    def test_without_labels(self, write: Write) -> None:
+        path = write("note,a", "hello,1", '"two, with a comma",2')
+        assert read_table(path, "label", features=["a"]).labels is None
+        assert read_table(path, None, features=["a"]).labels is None
+        np.testing.assert_array_equal(read_table(path, "label", features=["a"]).x, [[1], [2]])
+
+    def test_without_a_label_column(self, write: Write) -> None:
+        table = read_table(write("a,b", "1,2"), None)
+        assert (table.features, table.labels) == (("a", "b"), None)
+
+    def test_label_among_the_features(self, write: Write) -> None:
+        with pytest.raises(ArgumentError) as caught:
+            read_table(write(*GOOD), "a", features=["a", "b"])
+        assert caught.value.argument == "label_column"
+
+    def test_variants_of_the_format(self, tmp_path: Path) -> None:
+        path = tmp_path / "train.csv"
+        path.write_bytes(b'\xef\xbb\xbf"a", class ,b\r\n"1", 2 ,3.5\r\n\r\n1e1,3.0,-4\r\n0,2,1\r\n')
+        table = read_table(path, "class", 2)
+        np.testing.assert_array_equal(table.x, [[0.5, 1.75], [5, -2], [0, 0.5]])
+        assert table.labels is not None
+        np.testing.assert_array_equal(table.labels, np.array([2, 3, 2]), strict=True)
+
+    @pytest.mark.parametrize("value", [2**63, 2**64, -(2**64), 10**30])
+    def test_features_beyond_int64(self, value: int, write: Write) -> None:
+        table = read_table(write("label,a", f"0,{value}", "1,1"), "label")
+        np.testing.assert_array_equal(table.x, np.array([[value], [1]], np.float32))
+
+    def test_a_scale_beyond_float32(self, write: Write) -> None:
+        table = read_table(write("label,a", "0,1e60", "1,1e61"), "label", 1e60)
+        np.testing.assert_array_equal(table.x, [[1], [10]])
+
+    @pytest.mark.parametrize(
+        "labels", [["16777216", "16777217"], [str(2**63), str(2**64)], ["1.5", "2"], ["nan", "1"]]
+    )
+    def test_no_two_labels_become_one(self, labels: list[str], write: Write) -> None:
+        table = read_table(write("label,a", *(f"{label},0.5" for label in labels)), "label")
+        assert table.labels is not None
+        assert [str(label) for label in table.labels] == labels
+
+    @pytest.mark.parametrize(
+        ("lines", "word"),
+        [
+            ([], "label"),
+            (["", *GOOD], "label"),
+            (["label,a,b"], "no rows"),
+            (["label", "1"], "no column"),
+            (["digit,a,b", "1,2,3"], "'label'"),
+            (["label,a,label", "1,2,3"], "'label'"),
+            (["label,a,b,a", "1,2,3,4"], "'a'"),
+            ([*GOOD, "1,x,3"], "'x'"),
+            ([*GOOD, "1,2,"], "''"),
+            ([*GOOD, "1,1_0,2"], "'1_0'"),
+            ([*GOOD, "1,2,٣"], "'٣'"),
+            ([*GOOD, "1,2,3-4"], "'3-4'"),
+            ([*GOOD, '1,"2,3', "1,2,3"], "columns"),
+            ([*GOOD, ",2,3"], "label ''"),
+            ([*GOOD, '"1,2,3', '1",2,3'], "quote"),
+            ([*GOOD, f"{'x' * 2000},2,3"], "label"),
+            (['label,"a,b', "1,2,3"], "CSV"),
+            ([*GOOD, "1,2"], "columns"),
+            ([*GOOD, "1,2,3,4"], "columns"),
+            (["label,a,b", "1,2", "3,4"], "2"),
+            (["label,a,b", "1,2,3,4", "3,4,5,6"], "4 cells"),
+            ([*GOOD, "   "], "columns"),
+            ([*GOOD, "", "1,2,nan"], "'b' in row 4"),
+            ([*GOOD, "1,-inf,0"], "'a' in row 4"),
+            ([*GOOD, "1,0,1e39"], "'b' in row 4"),
+        ],
+    )
+    def test_faulty_file(self, lines: list[str], word: str, write: Write) -> None:
+        path = write(*lines)
+        with pytest.raises(DataError, match=word) as caught:
+            read_table(path, "label")
+        assert str(caught.value).startswith(str(path))
+
+    def test_a_quote_that_is_not_closed_hides_no_rows(self, write: Write) -> None:
+        path = write("label,a,note", "1,2,\"five o'clock", "0,4,", "1,6,")
+        with pytest.raises(DataError, match="quote"):
+            read_table(path, "label", features=["a"])
+
+    def test_missing_columns_are_named(self, write: Write) -> None:
+        with pytest.raises(DataError, match="'c', 'd'"):
+            read_table(write(*GOOD), "label", features=["c", "a", "d"])
+
+    def test_errors_stay_short(self, write: Write) -> None:
+        path = write(",".join(string.ascii_letters), "1")
+        with pytest.raises(DataError, match=r"\.\.\.") as caught:
+            read_table(path, "label")
+        assert len(str(caught.value)) < 200 + len(str(path))
+
+    def test_not_text(self, tmp_path: Path) -> None:
+        path = tmp_path / "table.xlsx"
+        path.write_bytes(b"PK\x03\x04\xff\xfe")
+        with pytest.raises(DataError, match=r"table\.xlsx"):
+            read_table(path, "label")
+
+    def test_missing_file(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match=r"nowhere\.csv"):
+            read_table(tmp_path / "nowhere.csv", "label")
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+    def test_what_may_have_no_end(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe.csv")
+        for path in (tmp_path / "pipe.csv", Path("/dev/zero")):
+            with pytest.raises(OSError, match="regular"):
+                read_table(path, "label")
 
 
-def test_features_beyond_int64(write: Write) -> None:
-    path = write("label,a", f"0,{10**30}", "1,1")
-    data = load_csv(path, path, scale=1e30)
-    np.testing.assert_array_equal(data.x_train, np.array([[1], [1e-30]], np.float32))
-
-
-def test_names_of_features(write: Write) -> None:
-    path = write("b,label,a", "1,2,3", "4,5,6")
-    assert load_csv(path, path).features == ("b", "a")
-
-
-def test_large_labels_stay_apart(write: Write) -> None:
-    path = write("label,a", "16777216,0.5", "16777217,1")
-    assert load_csv(path, path).classes == (16777216, 16777217)
-
-
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        ([], "is empty"),
-        (["label,a,b"], "has no rows below its header"),
-        (["label", "1"], "has no column beside 'label'"),
-        (["digit,a,b", "1,2,3"], "has 0 columns named 'label'.* are digit, a, b$"),
-        (["label,a,label", "1,2,3"], "has 2 columns named 'label'"),
-        ([",".join(string.ascii_letters), "1"], r"are a, b, c, ..., Z \(52 in all\)"),
-        ([*GOOD, "1,x,3"], "line 5, column 'a': 'x' is not a number"),
-        ([*GOOD, "", "1,2,"], "line 6, column 'b': '' is not a number"),
-        ([*GOOD, "1,1_0,2"], "line 5, column 'a': '1_0' is not a number"),
-        ([*GOOD, "1,2,٣"], "line 5, column 'b': '٣' is not a number"),
-        ([*GOOD, "1,2,3-4"], "line 5, column 'b': '3-4' is not a number"),
-        ([*GOOD, '1,"2,3', "1,2,3"], "line 5: a quote opens that the line does not close"),
-        ([*GOOD, '1,"2,3', *["1,2,3"] * 30_000], "line 5: field larger .*; is a quote not closed"),
-        (['label,"a,b', "1,2,3"], "line 1: a quote opens that the line does not close"),
-        (["label,a,b,a", "1,2,3,4"], "has two columns named 'a'; names must differ"),
-        (["label,a,b", "7,2,3", "7,4,5"], "has only the label 7; there must be two or more"),
-        (
-            [*GOOD, f"{-(2**63)},2,3"],
-            f"line 5: the label is '{-(2**63)}'; it must be an integer below",
-        ),
-        ([*GOOD, f"{2**63},2,3"], f"line 5: the label is '{2**63}'; it must be an integer below"),
-        ([*GOOD, "1,2"], "line 5 has 2 cells; it must have 3"),
-        ([*GOOD, "1,2,3,4"], "line 5 has 4 cells; it must have 3"),
-        (["label,a,b", "1,2", "3,4"], "line 2 has 2 cells; it must have 3"),
-        ([*GOOD, "   "], "line 5 has 1 cells; it must have 3"),
-        ([*GOOD, "", "1,2,nan"], "line 6, column 'b': 'nan' .* not a finite float32 number"),
-        ([*GOOD, "1,-inf,0"], "line 5, column 'a': '-inf' .* not a finite float32 number"),
-        ([*GOOD, "1,0,1e39"], "line 5, column 'b': '1e39' .* not a finite float32 number"),
-        ([*GOOD, "", "1.5,2,3"], "line 6: the label is '1.5'; it must be an integer"),
-        ([*GOOD, "nan,2,3"], "line 5: the label is 'nan'; it must be an integer"),
-        ([*GOOD, "1e300,2,3"], "line 5: the label is '1e300'; it must be an integer"),
-        (GOOD, "cannot be split .*: 1 of its 2 labels, 0 for one, occur only once. Add rows, or"),
-        (["label,a", "0,1", "0,2", "1,1", "1,2"], "a fifth of it is 1 rows, fewer than its 2 lab"),
-    ],
+on_one_folder = settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-def test_faulty_file(lines: list[str], message: str, write: Write) -> None:
-    path = write(*lines)
-    with pytest.raises(ValueError, match=f"(?s)^{re.escape(str(path))}.*{message}"):
-        load_csv(path)
-
-
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        (["label,a", "1,2"], "has 1 columns beside the labels; it must have 2, as .*train.csv has"),
-        (["label,a,c", "1,2,3"], "has a column 'c' where .*train.csv has 'b'"),
-        (["label,a,b", "1,2,3", "", "2,2,3"], "line 4: label 2 does not occur in .*train.csv"),
-    ],
+words = st.text(
+    st.characters(codec="utf-8", exclude_categories=["C", "Z"], exclude_characters='"'),
+    min_size=1,
+    max_size=8,
 )
-def test_unlike_test_file(lines: list[str], message: str, write: Write) -> None:
-    test = write(*lines, name="test.csv")
-    with pytest.raises(ValueError, match=f"^{re.escape(str(test))}.*{message}"):
-        load_csv(write(*GOOD), test)
+finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
-def test_not_text(tmp_path: Path) -> None:
-    path = tmp_path / "table.xlsx"
-    path.write_bytes(b"PK\x03\x04\xff\xfe")
-    with pytest.raises(ValueError, match=r"table\.xlsx is not CSV in UTF-8"):
-        load_csv(path)
+@on_one_folder
+@given(data=st.data())
+def test_what_is_written_is_read(data: st.DataObject, tmp_path: Path) -> None:
+    header = data.draw(st.lists(words, min_size=2, max_size=5, unique=True))
+    numbers = st.tuples(words, *[finite] * (len(header) - 1))
+    rows = data.draw(st.lists(numbers, min_size=1, max_size=6))
+    with (tmp_path / "table.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    features = data.draw(st.permutations(header[1:]))
+    table = read_table(tmp_path / "table.csv", header[0], features=features)
+    expected = [[row[header.index(name)] for name in features] for row in rows]
+    np.testing.assert_array_equal(table.x, np.array(expected, np.float32), strict=True)
+    assert table.labels is not None
+    if table.labels.dtype == np.int64:
+        assert table.labels.tolist() == [float(row[0]) for row in rows]
+    else:
+        assert table.labels.tolist() == [row[0] for row in rows]
 
 
-def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.csv"):
-        load_csv(tmp_path / "nowhere.csv")
-
-
-@pytest.mark.parametrize("scale", [0, -1.0, np.nan, np.inf, 1e-60, 1e60])
-def test_bad_scale(scale: float, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"scale is {re.escape(str(scale))}; it must be positive"):
-        load_csv(tmp_path / "any.csv", scale=scale)
+@on_one_folder
+@given(
+    content=st.binary(max_size=60)
+    | st.text('label,a\n\r0123456789.eE+-_" x\0#;nai\ufeff٣', max_size=60).map(str.encode)
+    | st.lists(
+        st.sampled_from(["label", "a", "1", "0.5", "x", ",", "\n", '"', "nan", str(2**63), "\r"])
+    ).map(lambda parts: b"label,a\n1,2\n0,3\n" + "".join(parts).encode())
+)
+def test_any_bytes(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "any.csv"
+    path.write_bytes(content)
+    for label_column, features in (("label", None), (None, None), ("label", ["a"])):
+        try:
+            table = read_table(path, label_column, features=features)
+        except DataError as error:
+            assert str(path) in str(error)  # noqa: PT017
+        else:
+            assert table.x.shape == (len(table.x), len(table.features))
+            assert np.isfinite(table.x).all()
+            assert table.labels is None or table.labels.shape == table.x.shape[:1]

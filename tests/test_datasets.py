@@ -1,10 +1,9 @@
-"""Datasets: what is loaded, where it comes from, how it is checked; labels and minibatches."""
+"""Data sets: what is loaded, where it comes from, how it is checked."""
 
 import dataclasses
 import gzip
 import hashlib
 import http.server
-import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -18,15 +17,9 @@ import numpy as np
 import pooch
 import pytest
 
-from dlfs_gpu._validation import namespace_of
+from dlfs_gpu._validation import ArgumentError, DataError, namespace_of
 from dlfs_gpu.backend import get_backend
-from dlfs_gpu.data import published
-from dlfs_gpu.data.datasets import (
-    load_digits,
-    load_fashion_mnist,
-    load_mnist,
-)
-from dlfs_gpu.data.minibatches import MinibatchSampler
+from dlfs_gpu.data import load_digits, load_fashion_mnist, load_mnist, mnist
 from dlfs_gpu.functions import one_hot
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = FILES = (
@@ -35,6 +28,7 @@ TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = FILES = (
     "t10k-images-idx3-ubyte.gz",
     "t10k-labels-idx1-ubyte.gz",
 )
+PUBLISHED = mnist._MNIST, mnist._FASHION_MNIST
 rng = np.random.default_rng(0)
 X_TRAIN, X_TEST = (rng.integers(0, 256, (n, 28, 28), dtype=np.uint8) for n in (20, 10))
 T_TRAIN, T_TEST = (np.arange(n, dtype=np.uint8) % 10 for n in (20, 10))
@@ -50,29 +44,29 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("DLFS_GPU_DATA", raising=False)
     monkeypatch.setenv("DLFS_GPU_BACKEND", "numpy")
     monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache" / project)
-    for name, source in published._SOURCES.items():
-        offline = dataclasses.replace(source, mirrors=())
-        monkeypatch.setitem(published._SOURCES, name, offline)
+    replace_both(monkeypatch, mirrors=())
     return tmp_path / "cache" / "dlfs_gpu" / "mnist"
+
+
+def replace_both(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Change what is known of both published sets."""
+    for name in ("_MNIST", "_FASHION_MNIST"):
+        monkeypatch.setattr(mnist, name, dataclasses.replace(getattr(mnist, name), **changes))
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of packed files, which pass for MNIST's and, packed, for Fashion-MNIST's."""
+    """A folder of packed files, which pass for those of MNIST and of Fashion-MNIST."""
     result = tmp_path / "published"
-    publish(result, CONTENTS, monkeypatch)
+    result.mkdir()
+    for file, content in CONTENTS.items():
+        (result / file).write_bytes(gzip.compress(content, mtime=0))
+    replace_both(monkeypatch, sha256={path.name: digest(path) for path in result.iterdir()})
     return result
 
 
-def publish(folder: Path, contents: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    folder.mkdir()
-    for file, content in contents.items():
-        (folder / file).write_bytes(gzip.compress(content, mtime=0))
-    sha256 = tuple(hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in FILES)
-    md5 = tuple(hashlib.md5(contents[file]).hexdigest() for file in FILES)
-    for name, unpacked in (("mnist", md5), ("fashion-mnist", None)):
-        source = dataclasses.replace(published._SOURCES[name], sha256=sha256, unpacked_md5=unpacked)
-        monkeypatch.setitem(published._SOURCES, name, source)
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def unpack(folder: Path, *files: str) -> None:
@@ -124,20 +118,22 @@ class TestRealMnist:
         counts = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
         assert np.bincount(t_train).tolist() == counts
 
-    def test_unpacked_and_recompressed(self, mnist_dir: Path, tmp_path: Path) -> None:
+    def test_unpacked(self, mnist_dir: Path, tmp_path: Path) -> None:
         for file in FILES:
             shutil.copyfile(mnist_dir / file, tmp_path / file)
-        labels = gzip.decompress((tmp_path / TRAIN_LABELS).read_bytes())
-        (tmp_path / TRAIN_LABELS).write_bytes(gzip.compress(labels, 1))
-        unpack(tmp_path, TRAIN_IMAGES, TEST_IMAGES, TEST_LABELS)
-        (x_train, t_train), (x_test, t_test) = load_mnist(False, data_dir=tmp_path)
-        assert x_train.shape == (60000, 784)
+        unpack(tmp_path, TRAIN_IMAGES, TRAIN_LABELS, TEST_LABELS)
+        (_, t_train), (x_test, t_test) = load_mnist(False, data_dir=tmp_path)
         assert (t_train[-1], t_test[-1]) == (8, 6)
         assert x_test.dtype == np.uint8
 
+    def test_every_unpacked_file_is_known(self, mnist_dir: Path) -> None:
+        for file in FILES:
+            content = gzip.decompress((mnist_dir / file).read_bytes())
+            unpacked = file.removesuffix(".gz")
+            assert hashlib.sha256(content).hexdigest() == mnist._MNIST.sha256[unpacked]
+
     def test_it_is_not_fashion_mnist(self, mnist_dir: Path) -> None:
-        message = f"{TRAIN_IMAGES} is MNIST's, not Fashion-MNIST's; name the folder"
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(DataError, match=f"{TRAIN_IMAGES} is not Fashion-MNIST's"):
             load_fashion_mnist(data_dir=mnist_dir)
 
 
@@ -187,68 +183,40 @@ class TestLocalFiles:
 
     def test_incomplete(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (folder / TEST_IMAGES).unlink()
-        message = f"is {re.escape(str(folder))}, which lacks {TEST_IMAGES}; .* of MNIST"
-        with pytest.raises(FileNotFoundError, match=f"data_dir {message}"):
+        with pytest.raises(FileNotFoundError, match=f"data_dir .*{TEST_IMAGES}") as caught:
             load_mnist(data_dir=folder)
+        assert str(folder) in str(caught.value)
         monkeypatch.setenv("DLFS_GPU_DATA", str(folder))
-        with pytest.raises(FileNotFoundError, match=f"DLFS_GPU_DATA {message}"):
+        with pytest.raises(FileNotFoundError, match=f"DLFS_GPU_DATA .*{TEST_IMAGES}"):
             load_mnist()
 
     def test_folder_without_any(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        with pytest.raises(FileNotFoundError, match=f"lacks {', '.join(FILES)};"):
+        with pytest.raises(FileNotFoundError, match=", ".join(FILES)):
             load_mnist(data_dir=tmp_path)
-        monkeypatch.setenv("DLFS_GPU_DATA", str(tmp_path))
-        message = (
-            f"DLFS_GPU_DATA is {tmp_path}, which lacks .* MNIST, or be unset to have them down"
-        )
-        with pytest.raises(FileNotFoundError, match=message):
-            load_mnist()
-        monkeypatch.setenv("DLFS_GPU_DATA", str(tmp_path / "nowhere"))
-        with pytest.raises(FileNotFoundError, match="nowhere, which is no folder; it must hold"):
-            load_mnist()
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            load_mnist(data_dir=tmp_path / "nowhere")
         monkeypatch.setenv("DLFS_GPU_DATA", "")
-        with pytest.raises(ConnectionError, match="cannot be downloaded"):
+        with pytest.raises(ConnectionError, match=TRAIN_IMAGES):
             load_mnist()
 
-    def test_the_other_data_set(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Files of both sets have the same names."""
-        other = dataclasses.replace(published._SOURCES["fashion-mnist"], sha256=("", "", "", ""))
-        monkeypatch.setitem(published._SOURCES, "fashion-mnist", other)
-        message = "is MNIST's, not Fashion-MNIST's; name the folder of Fashion-MNIST with data_dir"
-        with pytest.raises(ValueError, match=message):
-            load_fashion_mnist(data_dir=folder)
-        monkeypatch.setenv("DLFS_GPU_DATA", str(folder))
-        with pytest.raises(ValueError, match=f"^DLFS_GPU_DATA is {folder}: .*{message}"):
-            load_fashion_mnist()
-
-    def test_unpacked_fashion_mnist(self, folder: Path) -> None:
+    def test_unpacked_files_without_a_known_digest(self, folder: Path) -> None:
         unpack(folder, TEST_LABELS)
-        with pytest.raises(ValueError, match=f"only as the packed {TEST_LABELS}; load_idx"):
+        with pytest.raises(FileNotFoundError, match=TEST_LABELS):
             load_fashion_mnist(data_dir=folder)
-        np.testing.assert_array_equal(load_mnist(data_dir=folder)[1][1], T_TEST)
 
-    def test_changed_content(self, folder: Path) -> None:
+    @pytest.mark.parametrize("load", [load_mnist, load_fashion_mnist])
+    def test_changed(self, folder: Path, load: Callable[..., Any]) -> None:
         path = folder / TEST_LABELS
-        path.write_bytes(gzip.compress(CONTENTS[TEST_LABELS][:-1] + b"\0"))
-        with pytest.raises(
-            ValueError,
-            match=f"{path} is not MNIST's {TEST_LABELS}: the MD5 of its unpacked content is",
-        ):
-            load_mnist(data_dir=folder)
-
-    def test_truncated(self, folder: Path) -> None:
-        path = folder / TRAIN_IMAGES
         path.write_bytes(path.read_bytes()[:-10])
-        with pytest.raises(ValueError, match=f"{path} is truncated"):
-            load_mnist(data_dir=folder)
-        with pytest.raises(ValueError, match=f"{path} is not Fashion-MNIST's"):
-            load_fashion_mnist(data_dir=folder)
+        with pytest.raises(DataError, match=digest(path)) as caught:
+            load(data_dir=folder)
+        assert str(path) in str(caught.value)
 
-    def test_label_out_of_range(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        contents = {**CONTENTS, TEST_LABELS: CONTENTS[TEST_LABELS][:-1] + b"\x0a"}
-        publish(tmp_path / "odd", contents, monkeypatch)
-        with pytest.raises(ValueError, match=f"{TEST_LABELS} holds a label 10; .* 0 and 9"):
-            load_mnist(data_dir=tmp_path / "odd")
+
+def test_mirrors_are_authenticated() -> None:
+    for published in PUBLISHED:
+        assert len(published.mirrors) == 2
+        assert all(mirror.startswith("https://") for mirror in published.mirrors)
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
@@ -282,11 +250,7 @@ class TestDownload:
         """The folders of two mirrors, the second one good and the first still to be made."""
         address, root = server
         shutil.copytree(folder, root / "second")
-        for name in ("mnist", "fashion-mnist"):
-            source = dataclasses.replace(
-                published._SOURCES[name], mirrors=(f"{address}first/", f"{address}second/")
-            )
-            monkeypatch.setitem(published._SOURCES, name, source)
+        replace_both(monkeypatch, mirrors=(f"{address}first/", f"{address}second/"))
         return root / "first", root / "second"
 
     @pytest.mark.parametrize("load", [load_mnist, load_fashion_mnist])
@@ -350,24 +314,24 @@ class TestDownload:
         first, second = mirrors
         (second / TRAIN_LABELS).write_bytes(b"something else")
         shutil.copytree(second, first)
-        with pytest.raises(ConnectionError, match=f"{TRAIN_LABELS} cannot be .*(?s:.*SHA256){{2}}"):
+        with pytest.raises(ConnectionError, match=f"{TRAIN_LABELS} is not there(?s:.*SHA256){{2}}"):
             load_mnist()
         assert [path.name for path in cache.iterdir()] == [TRAIN_IMAGES]
 
     def test_no_network(self, folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        mirrors = ("http://127.0.0.1:9/one/", "http://127.0.0.1:9/two/")
-        source = dataclasses.replace(published._SOURCES["mnist"], mirrors=mirrors)
-        monkeypatch.setitem(published._SOURCES, "mnist", source)
-        with pytest.raises(ConnectionError) as caught:
+        addresses = ("http://127.0.0.1:9/one/", "http://127.0.0.1:9/two/")
+        replace_both(monkeypatch, mirrors=addresses)
+        with pytest.raises(ConnectionError, match="cannot be downloaded") as caught:
             load_mnist()
-        message = str(caught.value)
-        for part in (*mirrors, *FILES, "refused", str(cache), "data_dir", "DLFS_GPU_DATA"):
-            assert part in message
-        assert "need no network: load_digits(), --data digits" in message
+        for part in (*addresses, *FILES, "refused", str(cache), "data_dir", "DLFS_GPU_DATA"):
+            assert part in str(caught.value)
         assert list(cache.iterdir()) == []
         for file in FILES:
             shutil.copyfile(folder / file, cache / file)
         np.testing.assert_array_equal(load_mnist()[1][1], T_TEST)
+        (cache / TEST_LABELS).write_bytes(b"damaged")
+        with pytest.raises(ConnectionError, match=f"{TEST_LABELS} is not there, or is damaged"):
+            load_mnist()
 
 
 class TestOneHot:
@@ -391,84 +355,19 @@ class TestOneHot:
         np.testing.assert_array_equal(np.asarray(host), [[0, 0, 1], [1, 0, 0]])
 
     @pytest.mark.parametrize(
-        ("labels", "num_classes", "error", "message"),
+        ("labels", "num_classes", "error", "word"),
         [
-            (np.array([0.0, 1.0]), 2, TypeError, "labels is an array of float64; .* integers"),
-            (np.array([True]), 2, TypeError, "labels is an array of bool; .* integers"),
-            ([0, 1], 2, TypeError, "labels must be an array, not builtins.list"),
-            (np.array([0, 2]), 2, ValueError, "labels run from 0 to 2; for 2 .* between 0 and 1"),
-            (np.array([-1, 1]), 2, ValueError, "labels run from -1 to 1"),
-            (np.array([0]), 0, ValueError, "num_classes is 0; it must be at least 1"),
-            (np.array([0]), 2.0, TypeError, "num_classes is 2.0; it must be an integer"),
+            (np.array([0.0, 1.0]), 2, TypeError, "labels"),
+            (np.array([True]), 2, TypeError, "labels"),
+            ([0, 1], 2, TypeError, "labels"),
+            (np.array([0, 2]), 2, ArgumentError, "labels"),
+            (np.array([-1, 1]), 2, ArgumentError, "labels"),
+            (np.array([0]), 0, ArgumentError, "num_classes"),
+            (np.array([0]), 2.0, ArgumentError, "num_classes"),
         ],
     )
     def test_refused(
-        self, labels: Any, num_classes: Any, error: type[Exception], message: str
+        self, labels: Any, num_classes: Any, error: type[Exception], word: str
     ) -> None:
-        with pytest.raises(error, match=message):
+        with pytest.raises(error, match=f"^{word} "):
             one_hot(labels, num_classes)
-
-
-@pytest.mark.parametrize("replacement", [True, False])
-class TestMinibatchSampler:
-    def test_form_and_range(self, replacement: bool) -> None:
-        indices = MinibatchSampler(7, 3, seed=0, replacement=replacement).draw(50)
-        assert indices.shape == (50, 3)
-        assert indices.dtype == np.int64
-        assert set(indices.flat) == set(range(7))
-
-    @pytest.mark.parametrize(("size", "batch_size"), [(7, 3), (7, 7), (60000, 101), (5, 1)])
-    def test_calls_may_be_cut_anywhere(self, size: int, batch_size: int, replacement: bool) -> None:
-        make = partial(MinibatchSampler, size, batch_size, seed=3, replacement=replacement)
-        one, two = make(), make()
-        cut = np.concatenate([one.draw(count) for count in (1, 2, 1, 5, 3)])
-        np.testing.assert_array_equal(cut, two.draw(12))
-
-    def test_seeds(self, replacement: bool) -> None:
-        draws = [
-            MinibatchSampler(1000, 10, seed=seed, replacement=replacement).draw(3).tolist()
-            for seed in (0, 0, 1, None, None)
-        ]
-        assert draws[0] == draws[1]
-        assert draws[0] != draws[2]
-        assert draws[3] != draws[4]
-
-    @pytest.mark.parametrize(
-        ("size", "batch_size", "error", "message"),
-        [
-            (0, 1, ValueError, "size is 0; it must be at least 1"),
-            (-5, 1, ValueError, "size is -5; it must be at least 1"),
-            (5, 0, ValueError, "batch_size is 0; it must be at least 1"),
-            (5.0, 1, TypeError, "size is 5.0; it must be an integer"),
-            (5, True, TypeError, "batch_size is True; it must be an integer"),
-            (5, 6, ValueError, "batch_size is 6; it must not be above the number of samples, 5"),
-        ],
-    )
-    def test_refused(
-        self,
-        size: Any,
-        batch_size: Any,
-        error: type[Exception],
-        message: str,
-        replacement: bool,
-    ) -> None:
-        with pytest.raises(error, match=message):
-            MinibatchSampler(size, batch_size, replacement=replacement)
-
-    def test_count_refused(self, replacement: bool) -> None:
-        with pytest.raises(ValueError, match="count is 0; it must be at least 1"):
-            MinibatchSampler(5, 2, replacement=replacement).draw(0)
-
-
-@pytest.mark.parametrize(("size", "batch_size"), [(10, 5), (10, 3), (7, 7), (9, 2)])
-def test_without_replacement_each_run_holds_every_sample_once(size: int, batch_size: int) -> None:
-    sampler = MinibatchSampler(size, batch_size, seed=1, replacement=False)
-    stream = np.concatenate([sampler.draw(count).ravel() for count in (1, 4, 2, size)])
-    runs = stream[: len(stream) // size * size].reshape(-1, size)
-    np.testing.assert_array_equal(np.sort(runs), np.tile(np.arange(size), (len(runs), 1)))
-    assert len(np.unique(runs, axis=0)) == len(runs)
-
-
-def test_with_replacement_a_run_misses_a_third() -> None:
-    drawn = MinibatchSampler(60000, 100, seed=0).draw(600)
-    assert len(np.unique(drawn)) / 60000 == pytest.approx(1 - np.exp(-1), abs=0.005)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from libraries import Library
 
-from dlfs_gpu.data.datasets import load_mnist
+from dlfs_gpu.data import load_mnist
 from dlfs_gpu.kernels import use_kernels
 from dlfs_gpu.layers import Affine, Dropout, Identity, Relu, Sigmoid, Tanh
 from dlfs_gpu.losses import MeanSquaredError, SigmoidWithLoss, SoftmaxWithLoss, SumSquaredError

@@ -1,14 +1,15 @@
 """Numerical differentiation and gradient descent: golden numbers, accuracy, chunks, bad input."""
 
-import re
 from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 import pytest
+from errors import refused
 from libraries import Library
+from smooth_functions import KINDS
 
-from dlfs_gpu._validation import namespace_of
+from dlfs_gpu._validation import ArgumentError, namespace_of
 from dlfs_gpu.functions import (
     function_1,
     function_2,
@@ -64,7 +65,7 @@ class TestGolden:
     def test_a_step_lost_in_rounding(self, h: float, x: float) -> None:
         assert np.float32(h) == 0
         assert numerical_diff(function_1, x, h, scheme="forward", nominal_step=True) == 0
-        with pytest.raises(ValueError, match=r"h is 1e-(49|50), so small that x \+ h == x"):
+        with refused("h"):
             numerical_diff(function_1, x, h, scheme="forward")
 
     def test_forward_against_central(self, lib: Library) -> None:
@@ -161,8 +162,7 @@ class TestNumericalDiff:
         assert numerical_diff(lambda x: x**2, np.float32(3)).dtype == np.float32
 
     def test_sums_are_refused(self) -> None:
-        message = "of shape (); it must return one number for each element of x, (3,)"
-        with pytest.raises(ValueError, match=re.escape(message)):
+        with refused("f"):
             numerical_diff(np.sum, np.ones(3))
         with pytest.raises(TypeError, match="f returned None"):
             numerical_diff(lambda x: None, 1.0)
@@ -283,7 +283,7 @@ class TestNumericalGradient:
         self, shape: tuple[int, ...], axis: int | None
     ) -> None:
         """Summing along the stack gives as many numbers as copies, where those are as many."""
-        with pytest.raises(ValueError, match=r"f returned an array of shape .* 1 stacked copies"):
+        with refused("f"):
             numerical_gradient(lambda x: (x**2).sum(axis=axis), np.ones(shape), method="batched")
 
     @each_method
@@ -413,11 +413,10 @@ class TestMemory:
             numerical_gradient(f, np.ones(5), method=method)
 
     def test_too_small(self) -> None:
-        message = "max_memory is 47 bytes; one copy of x takes 48"
-        with pytest.raises(ValueError, match=message):
-            numerical_gradient(mixed, np.ones((2, 3)), method="batched", max_memory=47)
-        with pytest.raises(ValueError, match="max_memory is 0; it must be a positive whole"):
-            numerical_gradient(mixed, np.ones((2, 3)), method="batched", max_memory=0)
+        for budget in (47, 0):
+            with refused("max_memory"):
+                numerical_gradient(mixed, np.ones((2, 3)), method="batched", max_memory=budget)
+        numerical_gradient(mixed, np.ones((2, 3)), method="batched", max_memory=48)
 
 
 class TestErrorEstimate:
@@ -439,16 +438,99 @@ class TestErrorEstimate:
         gradient, error = numerical_gradient(
             lambda x: f(x).sum(axis=-1), x, 0.05, method=method, scheme=scheme, return_error=True
         )
+        # One eighth is added for the terms of higher order.
         ratio = error / np.abs(gradient - slope(x))
-        assert ratio.min() > 0.8
-        assert ratio.max() < 1.25
+        assert ratio.min() > 0.9
+        assert ratio.max() < 1.4
+
+    @each_method
+    @each_scheme
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_too_small_for_few_elements(self, method: Method, scheme: Scheme, dtype: str) -> None:
+        shares, sizes = [], []
+        for kind in KINDS:
+            too_small: list[np.ndarray] = []
+            for seed in range(12):
+                rng = np.random.default_rng(seed)
+                f, exact = kind(rng, n := int(rng.integers(1, 50)))
+                x = rng.normal(size=n).astype(dtype)
+                gradient, error = numerical_gradient(
+                    f, x, method=method, scheme=scheme, return_error=True
+                )
+                too_small.append(np.abs(gradient - exact(x.astype(np.float64))) > error)
+            shares.append(np.concatenate(too_small).mean())
+            sizes.append(np.concatenate(too_small).size)
+            assert shares[-1] < 0.03, kind
+        assert np.average(shares, weights=sizes) < 0.005
 
     def test_rounding(self) -> None:
         """Far below the best step rounding decides, and the estimate still sees its size."""
         x = np.random.default_rng(0).normal(size=(2, 300))
         gradient, error = numerical_gradient(mixed, x, 1e-9, return_error=True)
         true = np.abs(gradient - mixed_gradient(x))
-        assert 0.3 < error.mean() / true.mean() < 5
+        assert 1 < error.mean() / true.mean() < 30
+        assert error.min() > 0
+
+    @each_method
+    @each_scheme
+    def test_rounding_that_cannot_be_told_from_the_value(
+        self, method: Method, scheme: Scheme
+    ) -> None:
+        """f is small, and what it is computed from is large."""
+        x = np.random.default_rng(0).normal(size=100).astype(np.float32)
+        gradient, error = numerical_gradient(
+            lambda x: (0.3 * x.sum(-1) + 1000) - 1000,
+            x,
+            method=method,
+            scheme=scheme,
+            return_error=True,
+        )
+        assert np.abs(gradient - 0.3).max() > 5e-4
+        assert np.mean(np.abs(gradient - 0.3) > error) < 0.05
+
+    def test_values_of_a_wider_type_have_its_rounding(self) -> None:
+        x = np.array([0.3, 0.6], dtype=np.float32)
+        _, narrow = numerical_gradient(lambda x: np.sum(x**2), x, return_error=True)
+        _, wide = numerical_gradient(
+            lambda x: float(np.sum(x.astype(np.float64) ** 2)), x, return_error=True
+        )
+        assert wide.max() < narrow.min() / 5
+        assert wide.min() > 0
+
+    def test_nominal_step(self) -> None:
+        """At 1000.3, x + h misses its mark by a hundredth of this h."""
+        x = np.array([1000.3, 3.7])
+        gradient, error = numerical_gradient(
+            lambda x: x[0] - 1000, x, 1e-11, nominal_step=True, return_error=True
+        )
+        assert 1e-4 < abs(gradient[0] - 1) < error[0] < 1
+
+    def test_closures_that_ignore_their_argument(self, lib: Library) -> None:
+        W = matrix(lib)
+        for seen, expected in zip(
+            numerical_gradient(lambda _: mixed(W), W, return_error=True),
+            numerical_gradient(mixed, W, return_error=True),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(lib.to_numpy(seen), lib.to_numpy(expected))
+
+    @pytest.mark.parametrize("call", [13, 24, 25, 33])
+    def test_x_is_restored_when_f_raises(self, lib: Library, call: int) -> None:
+        """Of 6 elements, moved up and down, twice, and 9 points of a line."""
+        x = matrix(lib)
+        before = lib.to_numpy(x).copy()
+        calls = 0
+
+        def f(x: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == call:
+                raise ZeroDivisionError
+            return mixed(x)
+
+        with pytest.raises(ZeroDivisionError):
+            numerical_gradient(f, x, return_error=True)
+        np.testing.assert_array_equal(lib.to_numpy(x), before)
 
     def test_form(self, lib: Library) -> None:
         x = matrix(lib)
@@ -464,10 +546,9 @@ class TestRefused:
     @each_method
     @pytest.mark.parametrize("h", [0, 0.0, -1e-4, np.nan, np.inf])
     def test_step(self, method: Method, h: float) -> None:
-        message = f"h is {h}; it must be positive and finite"
-        with pytest.raises(ValueError, match=message):
+        with refused("h"):
             numerical_gradient(squares_of_rows, np.ones(2), h, method=method)
-        with pytest.raises(ValueError, match=message):
+        with refused("h"):
             numerical_diff(function_1, 5.0, h)
 
     @each_method
@@ -475,22 +556,32 @@ class TestRefused:
     def test_step_lost_in_rounding(self, lib: Library, method: Method, scheme: Scheme) -> None:
         x = lib.asarray([[1.0, 2.0], [3.0, 1e14]])
         h = 1e-4 if lib.dtype == "float64" else 2.0**-7
-        message = rf"h is {h}, so small that x\[1, 1\] \+ h == x\[1, 1\].*; it must be larger"
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ArgumentError, match=rf"^h is {h}, .*x\[1, 1\] \+ h == x\[1, 1\]"):
             numerical_gradient(mixed, x, h, method=method, scheme=scheme)
 
     def test_step_lost_on_one_side(self) -> None:
         """Below 1 numbers are twice as dense: 1 − h is there, and 1 + h is 1."""
         h = 2.0**-53
         assert 1 - h != 1
-        with pytest.raises(ValueError, match=r"so small that x\[0\] \+ h == x\[0\]"):
+        with refused("h"):
             numerical_gradient(function_2, np.array([1.0]), h)
+
+    def test_half_a_step_lost(self) -> None:
+        """The message names the h that was passed, and f is not called in vain."""
+
+        def f(x: Any) -> Any:
+            raise AssertionError
+
+        x, h = np.array([1.0]), 2.0**-52
+        numerical_gradient(function_2, x, h)
+        with pytest.raises(ArgumentError, match=rf"^h is {h}, .*x\[0\] \+ h/2 == x\[0\]"):
+            numerical_gradient(f, x, h, return_error=True)
 
     @each_method
     @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
     def test_x_not_finite(self, lib: Library, method: Method, bad: float) -> None:
         x = lib.asarray([[1.0, 2.0], [bad, 3.0]])
-        with pytest.raises(ValueError, match=r"x\[1, 0\] is NaN or infinite; x must be finite"):
+        with refused("x"):
             numerical_gradient(mixed, x, method=method)
 
     @each_method
@@ -502,7 +593,7 @@ class TestRefused:
             spoilt = lib.xp.where(x[..., 1, 0] > 3, lib.asarray(bad), lib.asarray(0.0))
             return mixed(x) + spoilt
 
-        with pytest.raises(ValueError, match=r"f gave NaN or infinity when x\[1, 0\] was moved"):
+        with pytest.raises(ArgumentError, match=r"^f .*x\[1, 0\]"):
             numerical_gradient(f, x, method=method)
         np.testing.assert_array_equal(lib.to_numpy(x), [[1, 2], [3, 4]])
 
@@ -511,43 +602,55 @@ class TestRefused:
             return np.nan if x[0] == 1.25 else float(x[0])
 
         assert numerical_gradient(f, np.array([1.0]), 0.5) == [1]
-        with pytest.raises(ValueError, match=r"f gave NaN or infinity when x\[0\] was moved"):
+        with refused("f"):
             numerical_gradient(f, np.array([1.0]), 0.5, return_error=True)
 
     @pytest.mark.parametrize(
-        ("method", "value", "error", "message"),
+        ("method", "value"),
         [
-            ("loop", np.ones(2), ValueError, "of shape (2,); with method='loop' it must return a"),
-            ("loop", np.ones((1, 1)), ValueError, "f returned an array of shape (1, 1)"),
-            ("loop", None, TypeError, "f returned None; with method='loop'"),
-            ("loop", [1.0], TypeError, "f returned [1.0]; with method='loop'"),
-            ("batched", np.float64(1), ValueError, "of shape (); with method='batched' it must ma"),
-            ("batched", 1.0, ValueError, "f returned an array of shape ()"),
-            ("batched", np.ones((1, 2)), ValueError, "1 stacked copies of x to (1,)"),
-            ("batched", None, TypeError, "f returned None; with method='batched'"),
+            ("loop", np.ones(2)),
+            ("loop", np.ones((1, 1))),
+            ("batched", np.float64(1)),
+            ("batched", 1.0),
+            ("batched", np.ones((1, 2))),
         ],
     )
-    def test_what_f_returned(
-        self, method: Method, value: Any, error: type[Exception], message: str
-    ) -> None:
-        with pytest.raises(error, match=re.escape(message)):
+    def test_shape_that_f_returned(self, method: Method, value: Any) -> None:
+        with refused("f"):
+            numerical_gradient(lambda x: value, np.ones(2), method=method)
+
+    @each_method
+    @pytest.mark.parametrize("value", [None, [1.0]])
+    def test_f_returned_no_array(self, method: Method, value: Any) -> None:
+        with pytest.raises(TypeError, match="f returned"):
             numerical_gradient(lambda x: value, np.ones(2), method=method)
 
     def test_names(self) -> None:
-        with pytest.raises(ValueError, match="method is 'fast'; it must be 'loop' or 'batched'"):
+        with refused("method"):
             numerical_gradient(function_2, np.ones(2), method="fast")  # type: ignore[arg-type]
-        message = "scheme is 'backward'; it must be 'central' or 'forward'"
-        with pytest.raises(ValueError, match=message):
-            numerical_gradient(function_2, np.ones(2), scheme="backward")  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match=message):
-            default_step("float64", "backward")  # type: ignore[arg-type]
+        for call in (
+            lambda scheme: numerical_gradient(function_2, np.ones(2), scheme=scheme),
+            lambda scheme: numerical_diff(function_1, 1.0, scheme=scheme),
+            lambda scheme: default_step("float64", scheme),
+        ):
+            with refused("scheme"):
+                call("backward")
+
+    def test_names_in_any_case(self) -> None:
+        x = np.array([3.0, 4.0])
+        method: Any = "Batched"
+        scheme: Any = "Forward"
+        np.testing.assert_array_equal(
+            numerical_gradient(squares_of_rows, x, method=method, scheme=scheme),
+            numerical_gradient(squares_of_rows, x, method="batched", scheme="forward"),
+        )
 
     def test_types(self) -> None:
-        with pytest.raises(TypeError, match="x has the type float16; differences need float32 or"):
+        with pytest.raises(TypeError, match="x has the type float16"):
             numerical_gradient(function_2, np.ones(2, dtype=np.float16))
-        with pytest.raises(TypeError, match="x has the type complex128; it must hold real numbers"):
+        with pytest.raises(TypeError, match="x has the type complex128"):
             numerical_gradient(function_2, np.ones(2, dtype=complex))
-        with pytest.raises(TypeError, match=r"x must be an array, not builtins.str"):
+        with pytest.raises(TypeError, match="x must be an array"):
             numerical_gradient(function_2, "text")
 
 
@@ -600,14 +703,26 @@ class TestGradientDescent:
         end, history = gradient_descent(function_2, np.ones(2, dtype=np.float32), np.float64(0.1))
         assert end.dtype == history.dtype == np.float32
 
-    @pytest.mark.parametrize("lr", [0, -0.1, np.nan, np.inf])
-    def test_rate_refused(self, lr: float) -> None:
-        with pytest.raises(ValueError, match=f"lr is {lr}; it must be positive and finite"):
+    @pytest.mark.parametrize("lr", [0, -0.1, np.nan, np.inf, "0.1", None, True])
+    def test_rate_refused(self, lr: Any) -> None:
+        with refused("lr"):
             gradient_descent(function_2, np.ones(2), lr)
 
-    def test_number_of_steps_refused(self) -> None:
-        with pytest.raises(ValueError, match="step_num is -1; it must be 0 or more"):
-            gradient_descent(function_2, np.ones(2), 0.1, -1)
+    @pytest.mark.parametrize("step_num", [-1, 2.5, True, "3"])
+    def test_number_of_steps_refused(self, step_num: Any) -> None:
+        with refused("step_num"):
+            gradient_descent(function_2, np.ones(2), 0.1, step_num)
+
+    def test_rate_so_large_that_the_walk_overflows(self, lib: Library) -> None:
+        for gradient in (None, lambda x: 2 * x):
+            with refused("lr"), np.errstate(over="ignore"):
+                gradient_descent(function_2, lib.asarray([3.0, 4.0]), 1e308, gradient=gradient)
+
+    def test_start_refused(self) -> None:
+        with refused("init_x"):
+            gradient_descent(function_2, np.array([np.nan]))
+        with pytest.raises(TypeError, match="init_x"):
+            gradient_descent(function_2, "text")
 
 
 class TestWhatFunctionsReturn:
@@ -621,7 +736,7 @@ class TestWhatFunctionsReturn:
 
     @pytest.mark.parametrize("method", ["loop", "batched"])
     def test_complex_numbers_are_refused(self, method: Any) -> None:
-        with pytest.raises(TypeError, match="what f returned has the type complex128; it must"):
+        with pytest.raises(TypeError, match="what f returned has the type complex128"):
             numerical_gradient(lambda p: (1j * p).sum(-1), np.ones(2), method=method)
 
     def test_an_argument_that_is_changed(self) -> None:
@@ -631,26 +746,18 @@ class TestWhatFunctionsReturn:
             point -= point.max()
             return np.sum(point**2)
 
-        with pytest.raises(ValueError, match="f changed its argument; it must leave it"):
+        with refused("f"):
             numerical_gradient(shift, x)
         np.testing.assert_array_equal(x, [3, 4, 7])
 
-    @pytest.mark.parametrize(
-        ("gradient", "error", "message"),
-        [
-            (
-                lambda x: 1.0,
-                ValueError,
-                r"gradient returned an array of shape \(\); it must return",
-            ),
-            (lambda x: x[:1], ValueError, r"gradient returned an array of shape \(1,\)"),
-            (lambda x: [1.0, 2.0], TypeError, r"gradient returned \[1.0, 2.0\]; it must return"),
-            (lambda x: 1j * x, TypeError, "what gradient returned has the type complex128"),
-            (lambda x: x * np.nan, ValueError, "gradient returned NaN or infinity at step 1"),
-        ],
-    )
-    def test_gradients_of_a_descent(self, gradient: Any, error: Any, message: str) -> None:
-        with pytest.raises(error, match=message):
+    @pytest.mark.parametrize("gradient", [lambda x: 1.0, lambda x: x[:1], lambda x: x * np.nan])
+    def test_gradients_of_a_descent(self, gradient: Any) -> None:
+        with refused("gradient"):
+            gradient_descent(function_2, np.array([3.0, 4.0]), gradient=gradient)
+
+    @pytest.mark.parametrize("gradient", [lambda x: [1.0, 2.0], lambda x: 1j * x])
+    def test_gradients_of_a_descent_that_are_no_real_arrays(self, gradient: Any) -> None:
+        with pytest.raises(TypeError, match="gradient returned"):
             gradient_descent(function_2, np.array([3.0, 4.0]), gradient=gradient)
 
     def test_a_descent_keeps_its_type(self) -> None:
@@ -660,5 +767,3 @@ class TestWhatFunctionsReturn:
             gradient=lambda x: 2 * x.astype(np.float64),
         )
         assert x.dtype == history.dtype == np.float32
-        with pytest.raises(ValueError, match="init_x holds NaN or infinity"):
-            gradient_descent(function_2, np.array([np.nan]))

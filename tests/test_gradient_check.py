@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from libraries import Library
 
-from dlfs_gpu._validation import ArgumentError
+from dlfs_gpu._validation import ArgumentError, namespace_of
 from dlfs_gpu.functions import sigmoid
-from dlfs_gpu.gradient_check import check_gradients
+from dlfs_gpu.gradient_check import check_gradient, check_gradients
 from dlfs_gpu.layers import Affine, Dropout, Identity, Relu, Sigmoid, Tanh
 from dlfs_gpu.losses import MeanSquaredError, SigmoidWithLoss, SoftmaxWithLoss, SumSquaredError
 from dlfs_gpu.models import MultiLayerNet, TwoLayerNet
@@ -502,3 +502,100 @@ def test_kinks_that_no_bias_can_move() -> None:
     network = Network([Affine(W), Relu(), Affine(np.ones((2, 3)))])
     report = check_gradients(network, np.array([[0.0, 1.0, 0.0]]), np.array([0]))
     assert "gradients may differ there, as no layer has a bias that could be moved" in str(report)
+
+
+def rosenbrock(x: Any) -> Any:
+    return ((1 - x[:-1]) ** 2 + 100 * (x[1:] - x[:-1] ** 2) ** 2).sum()
+
+
+def rosenbrock_gradient(x: Any) -> Any:
+    result = np.zeros_like(x)
+    curve = x[1:] - x[:-1] ** 2
+    result[:-1] += 2 * (x[:-1] - 1) - 400 * x[:-1] * curve
+    result[1:] += 200 * curve
+    return result
+
+
+class TestFunctionsOfOnesOwn:
+    X = np.array([1.2, -0.7, 0.3, 2.0])
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    @pytest.mark.parametrize("method", [None, "difference", "loop"])
+    def test_right_and_wrong(self, method: Any, dtype: Any) -> None:
+        x = self.X.astype(dtype)
+        report = check_gradient(rosenbrock, rosenbrock_gradient, x, method=method)
+        assert report.ok
+        assert report.method == (method or "difference")
+        assert list(report.checks) == ["x"]
+        wrong = rosenbrock_gradient(x)
+        wrong[2] *= 1.1
+        report = check_gradient(rosenbrock, wrong, x, method=method)
+        assert not report.ok
+        assert report.checks["x"].index == (2,)
+        assert "gradients differ in x" in str(report)
+
+    def test_differences_see_faults_that_evaluation_cannot(self) -> None:
+        """One in the seventh digit."""
+        wrong = rosenbrock_gradient(self.X) * (1 + 1e-6)
+        assert check_gradient(rosenbrock, wrong, self.X, method="loop").ok
+        assert not check_gradient(rosenbrock, wrong, self.X).ok
+
+    def test_by_evaluation_where_there_is_no_rule(self) -> None:
+        def determinant(x: Any) -> Any:
+            return np.linalg.det(x)
+
+        A = np.array([[2.0, 1.0], [0.5, 3.0]])
+        report = check_gradient(determinant, lambda A: np.linalg.det(A) * np.linalg.inv(A).T, A)
+        assert report.ok
+        assert report.method == "loop"
+        with pytest.raises(TypeError, match="det"):
+            check_gradient(determinant, A, A, method="difference")
+
+    def test_a_closure_as_in_the_book(self) -> None:
+        W = np.array([1.0, 2.0])
+        report = check_gradient(lambda _: (W**2).sum(), lambda W: 2 * W, W)
+        assert report.ok
+        assert report.method == "loop"
+        np.testing.assert_array_equal(W, [1, 2])
+
+    def test_any_library(self, lib: Library) -> None:
+        x = lib.asarray([0.5, -1.5])
+
+        def f(x: Any) -> Any:
+            return namespace_of(x).sum(namespace_of(x).tanh(x))
+
+        report = check_gradient(f, lambda x: 1 - namespace_of(x).tanh(x) ** 2, x)
+        assert report.ok
+        assert report.method == "difference"
+
+    def test_minimum(self) -> None:
+        """Where all is 0 but for rounding."""
+        rng = np.random.default_rng(0)
+        A, x = rng.normal(size=(20, 5)), rng.normal(size=5)
+        b = A @ x
+        methods: list[Any] = [None, "loop"]
+        for method in methods:
+            assert check_gradient(
+                lambda x: ((A @ x - b) ** 2).sum(), lambda x: 2 * (A @ x - b) @ A, x, method=method
+            ).ok
+
+    def test_functions_that_are_none(self) -> None:
+        rng = np.random.default_rng(0)
+        cases: list[tuple[Any, Any, str]] = [
+            (lambda x: (x * rng.random(4)).sum(), np.ones(4), "f"),
+            (lambda x: x, np.ones(4), "f"),
+            (np.sum, np.ones(3), "gradient"),
+            (np.sum, lambda x: x.sum(), "gradient"),
+        ]
+        for f, gradient, argument in cases:
+            with pytest.raises(ArgumentError) as error:
+                check_gradient(f, gradient, self.X)
+            assert error.value.argument == argument
+        with pytest.raises(TypeError):
+            check_gradient(lambda x: "text", np.ones(4), self.X)
+        with pytest.raises(TypeError):
+            check_gradient(np.sum, "text", self.X)
+        for options in ({"h": 0}, {"tolerance": -1}, {"method": "batched"}):
+            with pytest.raises(ArgumentError) as error:
+                check_gradient(np.sum, np.ones(4), self.X, **options)
+            assert error.value.argument == next(iter(options))

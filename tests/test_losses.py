@@ -231,8 +231,10 @@ def test_difference(
     before, first, second, goal = (a.ravel().tolist() for a in (x, d, e, weights))
     expected = exact(kind, before, first, second, goal)
     scale = abs(expected) + sum(condition(kind, x[0], a[0, :, 0], weights) for a in (d, e))
-    # 1e-100 is what 120 digits leave of a change that is 0.
-    assert abs(float(change[0, 0]) - expected) <= 10 * np.finfo(dtype).eps * scale + 1e-100
+    eps = np.finfo(dtype)
+    # 1e-100 is what 120 digits leave of a change that is 0; below `tiny` digits are lost.
+    rounding = 10 * float(eps.eps) * (scale + float(eps.tiny) / float(eps.eps)) + 1e-100
+    assert abs(float(change[0, 0]) - expected) <= rounding
 
 
 @every_loss

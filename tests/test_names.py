@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from errors import refused
 
 import dlfs_gpu
 
@@ -35,7 +36,7 @@ SIGNATURES = {
     "Relu": "",
     "Dropout": "dropout_ratio=0.5",
     "SoftmaxWithLoss": "",
-    "SGD": "lr=0.01",
+    "SGD": "lr=0.1",
     "Momentum": "lr=0.01 momentum=0.9",
     "Nesterov": "lr=0.01 momentum=0.9",
     "AdaGrad": "lr=0.01",
@@ -64,6 +65,7 @@ def test_arguments_come_in_the_books_order(name: str) -> None:
 def test_everything_exported_exists() -> None:
     for name in dlfs_gpu.__all__:
         assert getattr(dlfs_gpu, name) is not None
+    assert dlfs_gpu.simpleNet is dlfs_gpu.SimpleNet
 
 
 def test_the_chapters_network_is_trained_as_the_chapter_trains_it() -> None:
@@ -123,6 +125,14 @@ def test_optimizers_go_downhill_in_place(name: str) -> None:
     assert x[0] ** 2 / 20 + x[1] ** 2 < 7.0**2 / 20 + 2.0**2
 
 
+def test_optimizers_as_the_book_compares_them() -> None:
+    params = {"x": -7.0, "y": 2.0}
+    optimizer = dlfs_gpu.AdaGrad(lr=1.5)
+    for _ in range(30):
+        optimizer.update(params, {"x": params["x"] / 10.0, "y": 2.0 * params["y"]})
+    assert params["x"] ** 2 / 20 + params["y"] ** 2 < 0.1
+
+
 def test_faults_of_the_book_are_not_repeated() -> None:
     gradient = dlfs_gpu.numerical_gradient(dlfs_gpu.function_2, np.array([3, 4]))
     np.testing.assert_allclose(gradient, [6, 8], rtol=1e-9)
@@ -130,7 +140,7 @@ def test_faults_of_the_book_are_not_repeated() -> None:
     y = np.full((3, 3), 1 / 3)
     soft = np.full((3, 3), 1 / 3)
     assert dlfs_gpu.cross_entropy_error(y, soft) == pytest.approx(np.log(3), rel=1e-6)
-    with pytest.raises(ValueError, match=r"t has shape \(3, 1\)"):
+    with refused("t"):
         dlfs_gpu.cross_entropy_error(y, np.array([[0], [1], [2]]))
 
     network = dlfs_gpu.TwoLayerNet(4, 5, 3, seed=0, dtype="float64", backend="numpy")

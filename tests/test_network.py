@@ -383,7 +383,7 @@ def test_differences_that_overflow_are_no_answer() -> None:
     )
     with (
         np.errstate(over="ignore", invalid="ignore"),
-        pytest.raises(ValueError, match="difference of the loss is NaN or infinite in W"),
+        pytest.raises(ValueError, match=r"^network overflows"),
     ):
         network.numerical_gradient(np.abs(X), np.zeros((7, 3)))
 
@@ -393,14 +393,15 @@ def test_huge_inputs_have_differences() -> None:
     x, t = np.array([[1e6, 1.0], [2e6, 0.0], [-1e3, 1.0]]), np.array([0, 1, 1])
     for activation, h in itertools.product((Sigmoid, Tanh, Relu), (1e-4, 0.5)):
         last = Affine(W1[:3, :2].copy())
-        network = Network([Affine(W1[:2], B1), activation(), Affine(W2, B2), activation(), last])
+        layers: list[Any] = [Affine(W1[:2], B1), activation(), Affine(W2, B2), activation(), last]
+        network = Network(layers)
         expected = network.numerical_gradient(x, t, h, "loop")
         for key, grad in network.numerical_gradient(x, t, h).items():
             np.testing.assert_allclose(grad, expected[key], rtol=1e-6, atol=1e-9)
 
 
 def test_bad_networks() -> None:
-    shared: Layer = Sigmoid()
+    shared: Any = Sigmoid()
     with pytest.raises(ArgumentError, match=r"^layers holds the layer 3 twice"):
         Network([Affine(W1), shared, Affine(W2), shared])
     square = np.eye(4)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
 import pytest
+from errors import refused
 from libraries import Library
 
 from dlfs_gpu.optimizers import (
@@ -17,6 +21,7 @@ from dlfs_gpu.optimizers import (
     Adam,
     Momentum,
     Nesterov,
+    Optimizer,
     RMSprop,
     make_optimizer,
 )
@@ -118,8 +123,91 @@ def test_all_reach_the_bottom(name: str) -> None:
         np.testing.assert_allclose(value, 0, atol=tolerance)
 
 
-def test_defaults_are_the_books() -> None:
-    assert [make_optimizer(name).lr for name in OPTIMIZERS] == [0.01] * 5 + [0.001]
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_plain_numbers_are_replaced(name: str) -> None:
+    """The book compares optimizers on x²/20 + y² from (-7, 2), in floats (6.1.3)."""
+    optimizer, reference = make_optimizer(name), make_optimizer(name)
+    params: dict[str, Any] = {"x": -7, "y": 2.0}
+    arrays = {"x": np.array([-7.0]), "y": np.array([2.0])}
+    for _ in range(30):
+        optimizer.update(params, {"x": params["x"] / 10, "y": 2 * params["y"]})
+        reference.update(arrays, {"x": arrays["x"] / 10, "y": 2 * arrays["y"]})
+    for key, value in params.items():
+        assert isinstance(value, float)
+        assert value == pytest.approx(float(arrays[key][0]), rel=1e-14)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.array])
+def test_numbers_of_numpy(name: str, kind: Any) -> None:
+    optimizer = make_optimizer(name)
+    params = {"x": kind(-7.0)}
+    for _ in range(3):
+        optimizer.update(params, {"x": params["x"] / 10})
+    assert -7 < params["x"] < -6
+
+
+class View(MutableMapping[str, Any]):
+    """What a network's params are: no dict, and it lets nobody replace an array."""
+
+    def __init__(self, arrays: dict[str, Any]) -> None:
+        self.arrays = arrays
+
+    def __getitem__(self, key: str) -> Any:
+        return self.arrays[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        assert value is self.arrays[key]
+
+    def __delitem__(self, key: str) -> None:
+        raise AssertionError
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.arrays)
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_any_mapping(name: str) -> None:
+    params = View({key: value.copy() for key, value in START.items()})
+    optimizer = make_optimizer(name)
+    for step in range(3):
+        grads: Mapping[str, Any] = gradients(params.arrays, step)
+        optimizer.update(params, grads)
+    for key, value in walk(make_optimizer(name), 3).items():
+        np.testing.assert_array_equal(params[key], value)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("done", [0, 7])
+def test_state_can_be_saved_and_restored(name: str, done: int) -> None:
+    optimizer = make_optimizer(name)
+    params = {key: value.copy() for key, value in START.items()}
+
+    def go_on(optimizer: Optimizer, params: dict[str, Any]) -> dict[str, Any]:
+        for step in range(5):
+            optimizer.update(params, gradients(params, step))
+        return params
+
+    for step in range(done):
+        optimizer.update(params, gradients(params, step))
+    state = copy.deepcopy(vars(optimizer))
+    copied, pickled = copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))
+    start = copy.deepcopy(params)
+    expected = go_on(optimizer, params)
+    vars(optimizer).update(state)
+    for again in (optimizer, copied, pickled):
+        for key, value in go_on(again, copy.deepcopy(start)).items():
+            np.testing.assert_array_equal(value, expected[key])
+
+
+def test_defaults() -> None:
+    """The book's, but for SGD, which has chapter 4's learning rate."""
+    rates = {name: cls().lr for name, cls in OPTIMIZERS.items()}
+    assert (rates.pop("sgd"), rates.pop("adam")) == (0.1, 0.001)
+    assert set(rates.values()) == {0.01}
     adam, rmsprop, momentum = Adam(), RMSprop(), Momentum()
     assert (adam.beta1, adam.beta2) == (0.9, 0.999)
     assert rmsprop.decay_rate == 0.99
@@ -132,14 +220,31 @@ def test_made_by_name() -> None:
         optimizer = make_optimizer(name, lr=0.5, momentum=0.1)
         assert type(optimizer) is Momentum
         assert (optimizer.lr, optimizer.momentum) == (0.5, 0.1)
-    with pytest.raises(ValueError, match=r"optimizer is 'lbfgs'; it must be one of sgd, momentum"):
-        make_optimizer("lbfgs")
+    for wrong in ("lbfgs", None, 3, SGD):
+        with refused("optimizer"):
+            make_optimizer(wrong)  # type: ignore[arg-type]
+
+
+class Signs:
+    """An optimizer of one's own."""
+
+    def update(self, params: Any, grads: Any) -> None:
+        for key in params:
+            params[key] -= 0.1 * np.sign(grads[key])
+
+
+@pytest.mark.parametrize("optimizer", [SGD(0.5), Signs()])
+def test_objects_are_returned_as_they_are(optimizer: Any) -> None:
+    assert make_optimizer(optimizer) is optimizer
+    assert isinstance(optimizer, Optimizer)
+    with refused("optimizer_param"):
+        make_optimizer(optimizer, lr=0.1)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("lr", [0, -0.1, math.inf, math.nan])
-def test_bad_learning_rate(name: str, lr: float) -> None:
-    with pytest.raises(ValueError, match=f"lr is {lr}; it must be positive and finite"):
+@pytest.mark.parametrize("lr", [0, -0.1, math.inf, math.nan, "0.1", None])
+def test_bad_learning_rate(name: str, lr: Any) -> None:
+    with refused("lr"):
         make_optimizer(name, lr=lr)
 
 
@@ -153,9 +258,9 @@ def test_bad_learning_rate(name: str, lr: float) -> None:
         ("adam", "beta2"),
     ],
 )
-@pytest.mark.parametrize("value", [-0.1, 1, math.nan])
-def test_bad_fractions(name: str, argument: str, value: float) -> None:
-    with pytest.raises(ValueError, match=f"{argument} is {value}; it must be at least 0 and less"):
+@pytest.mark.parametrize("value", [-0.1, 1, math.nan, None])
+def test_bad_fractions(name: str, argument: str, value: Any) -> None:
+    with refused(argument):
         make_optimizer(name, **{argument: value})
 
 
@@ -163,12 +268,13 @@ def test_bad_fractions(name: str, argument: str, value: float) -> None:
 def test_gradients_that_do_not_fit(name: str) -> None:
     params = {key: value.copy() for key, value in START.items()}
     optimizer, whole = make_optimizer(name), gradients(params, 0)
-    for grads in ({"W": whole["W"]}, {**whole, "c": whole["b"]}):
-        with pytest.raises(ValueError, match=r"grads has the keys \[.*\]; it must have those of"):
+    for grads in (
+        {"W": whole["W"]},
+        {**whole, "c": whole["b"]},
+        {**whole, "W": whole["b"]},
+        {**whole, "W": 1.0},
+    ):
+        with refused("grads"):
             optimizer.update(params, grads)
-    for bad in (whole["b"], 1.0):
-        message = r"grads\['W'\] has shape \(.*\); it must have the parameter's, \(2, 2\)"
-        with pytest.raises(ValueError, match=message):
-            optimizer.update(params, {**whole, "W": bad})
     for key, value in START.items():
         np.testing.assert_array_equal(params[key], value)

@@ -5,12 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from benchmarks.harness import Device, GradientPeer, Job, TrainingPeer
-from benchmarks.work import Work
-
-Array = NDArray[np.float64]
+from benchmarks.work import Array, Do, Job, Work
 
 
 def sigmoid(x: Array) -> Array:
@@ -52,7 +48,8 @@ class Network:
     """The chapter's TwoLayerNet, with as many layers as the work has (4.5.1)."""
 
     def __init__(self, work: Work) -> None:
-        self.params = work.weights()
+        arrays = work.weights()
+        self.params = list(zip(arrays[::2], arrays[1::2], strict=True))
         self.activation, self.slope = {
             "sigmoid": (sigmoid, sigmoid_grad),
             "relu": (relu, relu_grad),
@@ -84,56 +81,49 @@ class Network:
         return grads
 
 
-class Training(TrainingPeer):
-    """Backpropagation and SGD, with a second forward pass for the loss (4.5.2)."""
+def training(work: Work, gpu: bool) -> Do:
+    """Backpropagation and SGD, with a second forward pass for the loss (4.5.2).
 
-    def __init__(self, work: Work, device: Device) -> None:
-        super().__init__(work, device)
-        self.x, labels = work.images()
-        self.t = np.eye(work.sizes[-1])[labels]
-        self.network = Network(work)
+    The chapter takes the loss after the update; here it is taken before, for the same time, so
+    that all return the same number.
+    """
+    images, labels = work.images()
+    one_hot = np.eye(work.sizes[-1])[labels]
+    network = Network(work)
 
-    def run(self, job: Job) -> list[Any]:
-        """Train.
-
-        The chapter takes the loss after the update; here it is taken before, for the same time,
-        so that all rows record the same number.
-        """
+    def do(job: Job) -> Array:
         losses = []
         for rows in job:
-            x, t = self.x[rows], self.t[rows]
-            grads = self.network.gradient(x, t)
-            losses.append(self.network.loss(x, t))
-            for (W, b), (dW, db) in zip(self.network.params, grads, strict=True):
-                W -= self.work.lr * dW
-                b -= self.work.lr * db
-        return losses
+            x, t = images[rows], one_hot[rows]
+            grads = network.gradient(x, t)
+            losses.append(network.loss(x, t))
+            for (W, b), (dW, db) in zip(network.params, grads, strict=True):
+                W -= work.lr * dW
+                b -= work.lr * db
+        return np.array(losses)
+
+    return do
 
 
-class LoopGradient(GradientPeer):
+def gradient(work: Work, gpu: bool) -> Do:
     """numerical_gradient one element at a time: two forward passes for each (4.4)."""
+    x, labels = work.minibatch()
+    t = np.eye(work.sizes[-1])[labels]
+    network = Network(work)
+    arrays = [array for layer in network.params for array in layer]
+    places = [(array, index) for array in arrays for index in np.ndindex(*array.shape)]
 
-    elements = 200
-
-    def __init__(self, work: Work, device: Device) -> None:
-        super().__init__(work, device)
-        self.x, labels = work.minibatch()
-        self.t = np.eye(work.sizes[-1])[labels]
-        self.network = Network(work)
-        arrays = [array for layer in self.network.params for array in layer]
-        self.places = [(array, i) for array in arrays for i in np.ndindex(*array.shape)]
-
-    def run(self, job: Job) -> list[Any]:
-        """Differentiate."""
-        h = self.work.h
+    def do(job: Job) -> Array:
         grad = []
         for element in job:
-            x, index = self.places[element]
-            original = x[index]
-            x[index] = original + h
-            upper = self.network.loss(self.x, self.t)
-            x[index] = original - h
-            lower = self.network.loss(self.x, self.t)
-            grad.append((upper - lower) / (2 * h))
-            x[index] = original
-        return grad
+            array, index = places[element]
+            original = array[index]
+            array[index] = original + work.h
+            upper = network.loss(x, t)
+            array[index] = original - work.h
+            lower = network.loss(x, t)
+            grad.append((upper - lower) / (2 * work.h))
+            array[index] = original
+        return np.array(grad)
+
+    return do

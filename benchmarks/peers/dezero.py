@@ -8,36 +8,31 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Device, Job, TrainingPeer
-from benchmarks.work import Work
+from benchmarks.work import Array, Do, Job, Work
 
 
-class Training(TrainingPeer):
+def training(work: Work, gpu: bool) -> Do:
     """`dezero.models.MLP` and `dezero.optimizers.SGD`."""
+    # DeZero 0.0.13 still uses a name that NumPy dropped in 1.24.
+    vars(np).setdefault("int", int)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dezero: Any = importlib.import_module("dezero")
+    model = dezero.models.MLP(work.sizes[1:], getattr(dezero.functions, work.activation))
+    arrays = [array.astype(np.float32) for array in work.weights()]
+    for layer, W, b in zip(model.layers, arrays[::2], arrays[1::2], strict=True):
+        layer.W.data, layer.b.data = W, b
+    optimizer = dezero.optimizers.SGD(work.lr).setup(model)
+    x, t = work.images()
 
-    def __init__(self, work: Work, device: Device) -> None:
-        super().__init__(work, device)
-        # DeZero 0.0.13 still uses a name that NumPy dropped in 1.24.
-        vars(np).setdefault("int", int)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            dezero: Any = importlib.import_module("dezero")
-        self.functions = dezero.functions
-        activation = getattr(dezero.functions, work.activation)
-        self.model = dezero.models.MLP(work.sizes[1:], activation)
-        for layer, (W, b) in zip(self.model.layers, work.weights(), strict=True):
-            layer.W.data, layer.b.data = W.astype(np.float32), b.astype(np.float32)
-        self.optimizer = dezero.optimizers.SGD(work.lr).setup(self.model)
-        self.x, self.t = work.images()
-
-    def run(self, job: Job) -> list[Any]:
-        """Train."""
+    def do(job: Job) -> Array:
         losses = []
         for rows in job:
-            scores = self.model(self.x[rows])
-            loss = self.functions.softmax_cross_entropy(scores, self.t[rows])
-            self.model.cleargrads()
+            loss = dezero.functions.softmax_cross_entropy(model(x[rows]), t[rows])
+            model.cleargrads()
             loss.backward()
-            self.optimizer.update()
+            optimizer.update()
             losses.append(loss.data)
-        return losses
+        return np.array(losses)
+
+    return do

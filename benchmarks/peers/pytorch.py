@@ -4,145 +4,120 @@ from __future__ import annotations
 
 import importlib
 import itertools
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from benchmarks.harness import Device, GradientPeer, Job, Peer, TrainingPeer
-from benchmarks.work import Work
+from benchmarks.work import Array, Do, Job, Work
 
-
-class _Torch(Peer):
-    def __init__(self, work: Work, device: Device) -> None:
-        super().__init__(work, device)
-        # Imported by name: torch may not be there, and its type hints are no part of this.
-        self.torch: Any = importlib.import_module("torch")
-        self.functional = self.torch.nn.functional
-        self.place = "cuda" if device == "GPU" else "cpu"
-        self.activation = getattr(self.torch, work.activation)
-
-    def tensor(self, array: Any, dtype: Any = None) -> Any:
-        """Put an array on the device."""
-        return self.torch.asarray(array, dtype=dtype, device=self.place)
-
-    def synchronize(self) -> None:
-        """Wait for the device."""
-        if self.device == "GPU":
-            self.torch.cuda.synchronize()
-
-    def loss(self, params: list[Any], x: Any, t: Any) -> Any:
-        """Return the loss, as a function of the parameters."""
-        linear = self.functional.linear
-        *hidden, (W, b) = zip(params[::2], params[1::2], strict=True)
-        for V, c in hidden:
-            x = self.activation(linear(x, V, c))
-        return self.functional.cross_entropy(linear(x, W, b), t)
-
-    def params(self) -> list[Any]:
-        """Return W and b of each layer, W transposed as PyTorch keeps it."""
-        arrays = [array for W, b in self.work.weights() for array in (W.T.copy(), b)]
-        return [self.tensor(array, self.torch.float32) for array in arrays]
+# Imported by name, so that mypy takes it as it is.
+torch: Any = importlib.import_module("torch")
 
 
-class EagerTraining(_Torch, TrainingPeer):
+def eager_training(work: Work, gpu: bool) -> Do:
     """Modules, autograd and `torch.optim.SGD`."""
+    device = "cuda" if gpu else "cpu"
+    activation = {"sigmoid": torch.nn.Sigmoid, "relu": torch.nn.ReLU}[work.activation]
+    layers: list[Any] = []
+    for n, m in itertools.pairwise(work.sizes):
+        layers += [torch.nn.Linear(n, m), activation()]
+    model = torch.nn.Sequential(*layers[:-1]).to(device)
+    with torch.no_grad():
+        for param, start in zip(model.parameters(), _params(work, device), strict=True):
+            param.copy_(start)
+    optimizer = torch.optim.SGD(model.parameters(), lr=work.lr)
+    x, t = (torch.asarray(array, device=device) for array in work.images())
 
-    def __init__(self, work: Work, device: Device) -> None:
-        super().__init__(work, device)
-        nn = self.torch.nn
-        activation = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU}[work.activation]
-        layers: list[Any] = []
-        for n, m in itertools.pairwise(work.sizes):
-            layers += [nn.Linear(n, m), activation()]
-        self.model = nn.Sequential(*layers[:-1]).to(self.place)
-        with self.torch.no_grad():
-            for mine, start in zip(self.model.parameters(), self.params(), strict=True):
-                mine.copy_(start)
-        self.optimizer = self.torch.optim.SGD(self.model.parameters(), lr=work.lr)
-        self.x, self.t = map(self.tensor, work.images())
-
-    def run(self, job: Job) -> list[Any]:
-        """Train."""
+    def do(job: Job) -> Array:
         losses = []
-        for rows in self.tensor(job):
-            self.optimizer.zero_grad()
-            loss = self.functional.cross_entropy(self.model(self.x[rows]), self.t[rows])
+        for rows in torch.asarray(job, device=device):
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(model(x[rows]), t[rows])
             loss.backward()
-            self.optimizer.step()
+            optimizer.step()
             losses.append(loss.detach())
-        return losses
+        return _on_host(torch.stack(losses))
+
+    return do
 
 
-class CompiledTraining(_Torch, TrainingPeer):
-    """The whole update, gather included, as one function through `torch.compile`.
+def compiled_training(work: Work, gpu: bool) -> Do:
+    """`torch.compile` of the whole update, gather included, as one function.
 
     It is the fastest of the forms tried: compiling the model alone took longer than eager, and
     on the CPU the wrapper in C++ saves half of what is left. On a GPU CUDA graphs are asked for.
     """
+    device = "cuda" if gpu else "cpu"
+    x, t = (torch.asarray(array, device=device) for array in work.images())
+    params = _params(work, device)
 
-    def __init__(self, work: Work, device: Device) -> None:
-        super().__init__(work, device)
-        torch, lr = self.torch, work.lr
-        torch._dynamo.reset()
-        self.x, self.t = map(self.tensor, work.images())
-        self.weights = self.params()
+    def step(params: list[Any], x: Any, t: Any, rows: Any) -> Any:
+        grad_and_value = torch.func.grad_and_value(_loss)
+        grads, loss = grad_and_value(params, x[rows], t[rows], work.activation)
+        for param, grad in zip(params, grads, strict=True):
+            param.sub_(grad, alpha=work.lr)
+        return loss
 
-        def step(params: list[Any], x: Any, t: Any, rows: Any) -> Any:
-            grads, loss = torch.func.grad_and_value(self.loss)(params, x[rows], t[rows])
-            for param, grad in zip(params, grads, strict=True):
-                param.sub_(grad, alpha=lr)
-            return loss
+    torch._dynamo.reset()
+    options = {"mode": "reduce-overhead"} if gpu else {"options": {"cpp_wrapper": True}}
+    compiled = torch.compile(step, fullgraph=True, **options)
 
-        if device == "GPU":
-            self.step = torch.compile(step, fullgraph=True, mode="reduce-overhead")
-        else:
-            self.step = torch.compile(step, fullgraph=True, options={"cpp_wrapper": True})
-
-    def run(self, job: Job) -> list[Any]:
-        """Train."""
+    def do(job: Job) -> Array:
         losses = []
-        with self.torch.no_grad():
-            for rows in self.tensor(job):
-                loss = self.step(self.weights, self.x, self.t, rows)
+        with torch.no_grad():
+            for rows in torch.asarray(job, device=device):
+                loss = compiled(params, x, t, rows)
                 # CUDA graphs write each loss where the last one was.
-                losses.append(loss.clone() if self.device == "GPU" else loss)
-        return losses
+                losses.append(loss.clone() if gpu else loss)
+        return _on_host(torch.stack(losses))
+
+    return do
 
 
-class VmapGradient(_Torch, GradientPeer):
-    """`torch.func.vmap` over perturbations of all parameters as one vector."""
-
-    elements = 1000
+def vmap_gradient(work: Work, gpu: bool) -> Do:
+    """`torch.func.vmap` over perturbations of all variables as one vector."""
+    device = "cuda" if gpu else "cpu"
+    x, t = (torch.asarray(array, device=device) for array in work.minibatch())
+    # As NumPy lays them out, so that an element is the same one everywhere.
+    variables = work.variables()
+    flat = np.concatenate([array.ravel() for array in variables])
+    point = torch.asarray(flat, dtype=torch.float32, device=device)
+    sizes = [array.size for array in variables]
+    fixed = _params(work, device)[len(variables) :]
     # What was fastest of 10 to 1,000 on two cores; a GPU takes all at once.
-    chunks: ClassVar[dict[Device, int]] = {"CPU": 50, "GPU": 1000}
+    chunk = 1000 if gpu else 50
 
-    def __init__(self, work: Work, device: Device) -> None:
-        super().__init__(work, device)
-        self.x, self.t = map(self.tensor, work.minibatch())
-        # As NumPy lays them out, so that an element is the same one everywhere.
-        self.flat = self.tensor(work.flat_weights(), self.torch.float32)
-        self.shapes = [array.shape for layer in work.weights() for array in layer]
-        self.sizes = [int(np.prod(shape)) for shape in self.shapes]
+    def flat_loss(flat: Any) -> Any:
+        parts = zip(flat.split(sizes), variables, strict=True)
+        params = [part.view(array.shape) for part, array in parts]
+        return _loss([p.mT if p.ndim == 2 else p for p in params] + fixed, x, t, work.activation)
 
-    def flat_loss(self, flat: Any) -> Any:
-        """Return the loss for all parameters in one vector."""
-        parts = zip(flat.split(self.sizes), self.shapes, strict=True)
-        params = [part.view(shape).mT if len(shape) == 2 else part for part, shape in parts]
-        return self.loss(params, self.x, self.t)
+    def do(job: Job) -> Array:
+        losses = torch.func.vmap(flat_loss)
+        grads = []
+        with torch.no_grad():
+            for elements in torch.asarray(job, device=device).split(chunk):
+                step = torch.zeros(len(elements), len(point), device=device)
+                step.scatter_(1, elements[:, None], work.h)
+                grads.append((losses(point + step) - losses(point - step)) / (2 * work.h))
+        return _on_host(torch.cat(grads))
 
-    def run(self, job: Job) -> Any:
-        """Differentiate."""
-        h = self.work.h
-        losses = self.torch.func.vmap(self.flat_loss)
-        parts = []
-        with self.torch.no_grad():
-            for elements in self.tensor(job).split(self.chunks[self.device]):
-                step = self.torch.zeros(len(elements), len(self.flat), device=self.place)
-                step.scatter_(1, elements[:, None], h)
-                parts.append((losses(self.flat + step) - losses(self.flat - step)) / (2 * h))
-        return self.torch.cat(parts)
+    return do
 
-    def values(self, results: Any) -> NDArray[np.float64]:
-        """Return the derivatives."""
-        return np.asarray(results.cpu(), dtype=np.float64)
+
+def _loss(params: list[Any], x: Any, t: Any, activation: str) -> Any:
+    """Return the loss, as a function of the parameters."""
+    *hidden, (W, b) = zip(params[::2], params[1::2], strict=True)
+    for V, c in hidden:
+        x = getattr(torch, activation)(torch.nn.functional.linear(x, V, c))
+    return torch.nn.functional.cross_entropy(torch.nn.functional.linear(x, W, b), t)
+
+
+def _params(work: Work, device: str) -> list[Any]:
+    """Return W1, b1, W2, b2, ..., W transposed as PyTorch keeps it."""
+    arrays = [array.T.copy() for array in work.weights()]
+    return [torch.asarray(array, dtype=torch.float32, device=device) for array in arrays]
+
+
+def _on_host(tensor: Any) -> Array:
+    return np.asarray(tensor.cpu(), dtype=np.float64)

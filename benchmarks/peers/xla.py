@@ -4,113 +4,102 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import Any, ClassVar
+from typing import Any
 
-from benchmarks.harness import Device, GradientPeer, Job, Peer, TrainingPeer
-from benchmarks.work import Work
+import numpy as np
 
+from benchmarks.work import Array, Do, Job, Work
 
-class _Jax(Peer):
-    def __init__(self, work: Work, device: Device) -> None:
-        super().__init__(work, device)
-        # Without this the first JAX process would take most of the GPU's memory.
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        self.jax: Any = importlib.import_module("jax")
-        self.jax.config.update("jax_platforms", "cuda" if device == "GPU" else "cpu")
-        # True float32, as the others compute by default, not TF32.
-        self.jax.config.update("jax_default_matmul_precision", "highest")
-        self.activation = {"sigmoid": self.jax.nn.sigmoid, "relu": self.jax.nn.relu}[
-            work.activation
-        ]
-        self.params = [
-            (self.jax.numpy.asarray(W, "float32"), self.jax.numpy.asarray(b, "float32"))
-            for W, b in work.weights()
-        ]
-
-    def loss(self, params: Any, x: Any, t: Any) -> Any:
-        """Return the loss."""
-        for W, b in params[:-1]:
-            x = self.activation(x @ W + b)
-        W, b = params[-1]
-        log_y = self.jax.nn.log_softmax(x @ W + b)
-        return -self.jax.numpy.take_along_axis(log_y, t[:, None], axis=1).mean()
+# Without this the first JAX process would take most of the GPU's memory.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+# Imported by name, so that mypy takes them as they are.
+jax: Any = importlib.import_module("jax")
+flatten_util: Any = importlib.import_module("jax.flatten_util")
+# True float32, as the others compute by default, not TF32.
+jax.config.update("jax_default_matmul_precision", "highest")
 
 
-class StepTraining(_Jax, TrainingPeer):
+def step_training(work: Work, gpu: bool) -> Do:
     """One `jax.jit` call for each update, gather included."""
+    params, step = _start(work, gpu)
+    x, t = map(jax.numpy.asarray, work.images())
+    compiled = jax.jit(step, donate_argnums=0)
 
-    def __init__(self, work: Work, device: Device) -> None:
-        super().__init__(work, device)
-        self.x, self.t = map(self.jax.numpy.asarray, work.images())
-        self.compiled = self.jax.jit(self.step, donate_argnums=0)
-
-    def step(self, params: Any, x: Any, t: Any, rows: Any) -> tuple[Any, Any]:
-        """Return the parameters after an update, and the loss before it."""
-        loss, grads = self.jax.value_and_grad(self.loss)(params, x[rows], t[rows])
-        params = self.jax.tree.map(lambda p, g: p - self.work.lr * g, params, grads)
-        return params, loss
-
-    def run(self, job: Job) -> Any:
-        """Train."""
+    def do(job: Job) -> Array:
+        nonlocal params
         losses = []
-        for rows in self.jax.numpy.asarray(job):
-            self.params, loss = self.compiled(self.params, self.x, self.t, rows)
+        for rows in jax.numpy.asarray(job):
+            params, loss = compiled(params, x, t, rows)
             losses.append(loss)
-        return losses
+        return np.array(jax.device_get(losses))
 
-    def synchronize(self) -> None:
-        """Wait for the last update, and so for all before it."""
-        self.jax.block_until_ready(self.params)
+    return do
 
 
-class ScanTraining(StepTraining):
-    """A whole block in one call, through `jax.lax.scan`."""
+def scan_training(work: Work, gpu: bool) -> Do:
+    """`jax.lax.scan` over a whole block, in one call."""
+    params, step = _start(work, gpu)
+    x, t = map(jax.numpy.asarray, work.images())
 
-    def __init__(self, work: Work, device: Device) -> None:
-        super().__init__(work, device)
+    def block(params: Any, x: Any, t: Any, job: Any) -> Any:
+        return jax.lax.scan(lambda p, rows: step(p, x, t, rows), params, job)
 
-        def block(params: Any, x: Any, t: Any, job: Any) -> Any:
-            return self.jax.lax.scan(lambda p, rows: self.step(p, x, t, rows), params, job)
+    compiled = jax.jit(block, donate_argnums=0)
 
-        self.compiled = self.jax.jit(block, donate_argnums=0)
+    def do(job: Job) -> Array:
+        nonlocal params
+        params, losses = compiled(params, x, t, jax.numpy.asarray(job))
+        return np.array(losses)
 
-    def run(self, job: Job) -> Any:
-        """Train."""
-        self.params, losses = self.compiled(self.params, self.x, self.t, job)
-        return losses
+    return do
 
 
-class VmapGradient(_Jax, GradientPeer):
-    """`jax.vmap` over perturbed elements, compiled, a chunk at a time."""
-
-    elements = 1000
+def vmap_gradient(work: Work, gpu: bool) -> Do:
+    """`jax.vmap` over perturbed variables, compiled, a chunk at a time."""
+    params = _params(work, gpu)
+    x, t = map(jax.numpy.asarray, work.minibatch())
+    count = len(work.variables())
+    flat, unflatten = flatten_util.ravel_pytree(params[:count])
     # What was fastest of 10 to 1,000 on two cores; a GPU takes all at once.
-    chunks: ClassVar[dict[Device, int]] = {"CPU": 10, "GPU": 1000}
+    chunk = 1000 if gpu else 10
 
-    def __init__(self, work: Work, device: Device) -> None:
-        super().__init__(work, device)
-        self.x, self.t = map(self.jax.numpy.asarray, work.minibatch())
-        flatten_util = importlib.import_module("jax.flatten_util")
-        self.flat, self.unflatten = flatten_util.ravel_pytree(self.params)
-        self.compiled = self.jax.jit(self.differences)
-        self.results: Any = ()
-
-    def differences(self, flat: Any, x: Any, t: Any, elements: Any) -> Any:
-        """Return the derivatives with respect to some elements."""
-        h = self.work.h
-
+    def differences(flat: Any, elements: Any, x: Any, t: Any) -> Any:
         def difference(element: Any) -> Any:
-            upper = self.loss(self.unflatten(flat.at[element].add(h)), x, t)
-            lower = self.loss(self.unflatten(flat.at[element].add(-h)), x, t)
-            return (upper - lower) / (2 * h)
+            def loss(h: float) -> Any:
+                moved = unflatten(flat.at[element].add(h))
+                return _loss(moved + params[count:], x, t, work.activation)
 
-        return self.jax.lax.map(difference, elements, batch_size=self.chunks[self.device])
+            return (loss(work.h) - loss(-work.h)) / (2 * work.h)
 
-    def run(self, job: Job) -> Any:
-        """Differentiate."""
-        self.results = self.compiled(self.flat, self.x, self.t, job)
-        return self.results
+        return jax.lax.map(difference, elements, batch_size=chunk)
 
-    def synchronize(self) -> None:
-        """Wait for the results."""
-        self.jax.block_until_ready(self.results)
+    compiled = jax.jit(differences)
+
+    def do(job: Job) -> Array:
+        return np.array(compiled(flat, jax.numpy.asarray(job), x, t))
+
+    return do
+
+
+def _params(work: Work, gpu: bool) -> list[Any]:
+    jax.config.update("jax_platforms", "cuda" if gpu else "cpu")
+    return [jax.numpy.asarray(array, "float32") for array in work.weights()]
+
+
+def _start(work: Work, gpu: bool) -> tuple[Any, Any]:
+    """Return the parameters, and a function that returns them after an update, and the loss."""
+
+    def step(params: Any, x: Any, t: Any, rows: Any) -> tuple[Any, Any]:
+        loss, grads = jax.value_and_grad(_loss)(params, x[rows], t[rows], work.activation)
+        return jax.tree.map(lambda p, g: p - work.lr * g, params, grads), loss
+
+    return _params(work, gpu), step
+
+
+def _loss(params: Any, x: Any, t: Any, activation: str) -> Any:
+    """Return the loss, as a function of the parameters."""
+    *hidden, (W, b) = zip(params[::2], params[1::2], strict=True)
+    for V, c in hidden:
+        x = getattr(jax.nn, activation)(x @ V + c)
+    log_y = jax.nn.log_softmax(x @ W + b)
+    return -jax.numpy.take_along_axis(log_y, t[:, None], axis=1).mean()

@@ -7,12 +7,9 @@ import itertools
 import math
 from collections.abc import Iterable
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dlfs_gpu.chapter4.model import Image, Outcome, Part
-
-if TYPE_CHECKING:
-    from dlfs_gpu.chapter4.runner import Report
+from dlfs_gpu.chapter4.model import CheckResult, Image, Report, SectionResult
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2127; --soft: #5c6470; --paper: #ffffff;
@@ -26,32 +23,28 @@ h1 { line-height: 1.2; margin: 1rem 0; }
 h2 { margin: 3rem 0 .5rem; padding-top: 1rem; border-top: 1px solid var(--line); }
 nav { display: flex; flex-wrap: wrap; gap: .25rem 1rem; }
 a { color: inherit; }
+li { margin: .5rem 0; font-size: .9rem; }
 table { width: 100%; margin: 1.5rem 0; border-collapse: collapse; font-size: .9rem; }
 th { text-align: left; color: var(--soft); font-weight: normal; }
 th, td { padding: .45rem .6rem .45rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; }
 td { overflow-wrap: anywhere; }
-td:first-child { width: 38%; }
-.errata td:first-child { width: 28%; }
-.errata td:nth-child(2) { width: 18%; }
-.errata td:nth-child(3) { width: 22%; }
 td:last-child { padding-right: 0; white-space: nowrap; }
 .number { font-family: ui-monospace, monospace; font-size: .8rem; }
-.tolerance, .note { display: block; color: var(--soft); font: .8rem/1.4 system-ui, sans-serif; }
-.good { color: var(--good); } .bad { color: var(--bad); font-weight: bold; }
+.small { display: block; color: var(--soft); font: .8rem/1.4 system-ui, sans-serif; }
+.good { color: var(--good); } .bad, .mistake { color: var(--bad); } .bad { font-weight: bold; }
 figure { margin: 2.5rem auto; max-width: 36rem; }
 figure img { display: block; width: 100%; height: auto; }
 figcaption { color: var(--soft); font-size: .9rem; }
+@media (min-width: 40.01rem) { td:first-child { width: 44%; } .number { width: 26%; } }
 @media (max-width: 40rem) {
   thead { display: none; }
   tr { display: block; position: relative; padding: .6rem 1.5rem .6rem 0;
     border-bottom: 1px solid var(--line); }
   td { display: flex; gap: .75rem; padding: .1rem 0; border: 0; }
   td:first-child { display: block; font-weight: 600; }
-  td, .errata td:nth-child(n) { width: auto; }
-  td:first-child .note { font-weight: normal; }
   td:last-child { position: absolute; top: .6rem; right: 0; }
-  td[data-label]:not(:empty)::before { content: attr(data-label); flex: 0 0 5rem;
+  td[data-label]::before { content: attr(data-label); flex: 0 0 5rem;
     color: var(--soft); font: .8rem/1.6 system-ui, sans-serif; }
 }
 """
@@ -59,14 +52,17 @@ figcaption { color: var(--soft); font-size: .9rem; }
 
 def render(report: Report) -> str:
     """Return the page."""
-    rows = report.rows
-    right = sum(row.ok for row in rows)
+    count, wrong = len(report.checks), sum(not result.ok for result in report.checks)
     verdict = (
-        f'<span class="good">all {len(rows)} numbers come out right</span>'
-        if report.ok
-        else f'<span class="bad">{len(rows) - right} of {len(rows)} numbers come out wrong</span>'
+        f'<span class="bad">{wrong} of {count} checks come out wrong</span>'
+        if wrong
+        else f'<span class="good">all {count} checks come out right</span>'
     )
-    links = "\n".join(f'<a href="#{part.name}">{escape(part.title)}</a>' for part in report.parts)
+    targets = [(part.name, part.section.title) for part in report.sections]
+    index = _index_of_errata(report)
+    if index:
+        targets.append(("index-of-errata", "Index of errata"))
+    links = "\n".join(f'<a href="#{name}">{escape(title)}</a>' for name, title in targets)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -78,59 +74,67 @@ def render(report: Report) -> str:
 </head>
 <body>
 <h1>Chapter 4, recomputed</h1>
-<p>The numbers and figures of chapter 4 of <cite>Deep Learning from Scratch</cite>, “Training
-neural networks”, and of the slide deck that goes with it, computed by dlfs_gpu:
-{verdict}. Each stands beside what must come out, and how far off it may be.</p>
+<p>The numbers and figures of chapter 4 of <cite>Deep Learning from Scratch</cite>, “Neural
+network training”, of study notes on it, and of a slide deck on training methods, computed by
+dlfs_gpu: {verdict}.</p>
+<p>Under each expected value stands the source that prints it, or “derived” where it follows by
+mathematics, or was computed in float64, from what the sources give; and how far off the computed
+value may be, if it may. In red stands what a source gets wrong.</p>
 <p>{report.date}, in {report.seconds:.0f} s, on {escape(report.backend.name)}:
 {escape(report.backend.device)}.</p>
 <nav>
 {links}
 </nav>
-{"".join(_part(part) for part in report.parts)}
+{"".join(_section(part) for part in report.sections)}
+{index}
 </body>
 </html>
 """
 
 
-def _part(part: Part) -> str:
-    groups = itertools.groupby(part.entries, key=lambda entry: isinstance(entry, Image))
+def _section(part: SectionResult) -> str:
+    section = part.section
+    warning = f'\n<p class="bad">{escape(section.warning)}.</p>' if section.warning else ""
+    groups: Iterable[tuple[type, Iterable[Any]]] = itertools.groupby(part.results, key=type)
     body = "\n".join(
-        "\n".join(map(_figure, group)) if images else _table(group)  # type: ignore[arg-type]
-        for images, group in groups
+        "\n".join(map(_figure, group)) if kind is Image else _table(group) for kind, group in groups
     )
     return f"""
 <section id="{part.name}">
-<h2>{escape(part.title)}</h2>
-<p>{escape(part.introduction)}</p>
+<h2>{escape(section.title)}</h2>
+<p>{escape(section.introduction)}</p>{warning}
 {body}
 </section>"""
 
 
-def _table(rows: Iterable[Outcome]) -> str:
-    outcomes = list(rows)
-    printed = any(row.printed for row in outcomes)
-    heads = ["", *(["printed"] if printed else []), "expected", "computed", ""]
+def _table(results: Iterable[CheckResult]) -> str:
     return (
-        f"<table{' class=errata' * printed}>\n<thead><tr>"
-        + "".join(f"<th>{head}</th>" for head in heads)
-        + "</tr></thead>\n<tbody>\n"
-        + "\n".join(_row(row, printed) for row in outcomes)
-        + "\n</tbody>\n</table>"
+        "<table>\n<thead><tr><th></th><th>expected</th><th>computed</th><th></th></tr></thead>\n"
+        "<tbody>\n" + "\n".join(map(_row, results)) + "\n</tbody>\n</table>"
     )
 
 
-def _row(row: Outcome, printed: bool) -> str:
-    note = f'<span class="note">{escape(row.note)}</span>' if row.note else ""
-    tolerance = f'<span class="tolerance">± {row.tolerance:g}</span>' if row.tolerance else ""
-    mark = '<span class="good">✓</span>' if row.ok else '<span class="bad">✗ wrong</span>'
-    source = f'<td data-label="printed">{escape(row.printed)}</td>' if printed else ""
-    bounded = isinstance(row.expected, str) and isinstance(row.computed, float)
-    computed = f"{row.computed:.3g}" if bounded else _text(row.computed, row.tolerance)
+def _row(result: CheckResult) -> str:
+    check = result.check
+    name = escape(check.name)
+    if check.note:
+        name += f'<span class="small">{escape(check.note)}</span>'
+    if check.mistake:
+        name += f'<span class="small mistake">mistake in {escape(check.mistake)}</span>'
+    origin = f"printed: {check.printed_in}" if check.printed_in else "derived"
+    if check.tolerance:
+        origin += f", ± {check.tolerance:g}"
+    # What a source prints is shown as it prints it.
+    expected = _text(result.expected, 0 if check.printed_in else check.tolerance)
+    # An expectation with room asks for no digits.
+    roomy = isinstance(result.expected, str) and isinstance(result.computed, float)
+    computed = f"{result.computed:.3g}" if roomy else _text(result.computed, check.tolerance)
+    mark = '<span class="good">✓</span>' if result.ok else '<span class="bad">✗ wrong</span>'
     return (
-        f"<tr><td>{escape(row.name)}{note}</td>{source}"
-        f'<td class="number" data-label="expected"><span>{_text(row.expected, row.tolerance)}'
-        f"{tolerance}</span></td>"
-        f'<td class="number" data-label="computed">{computed}</td>'
+        f"<tr><td>{name}</td>"
+        f'<td class="number" data-label="expected"><span>{expected}'
+        f'<span class="small">{origin}</span></span></td>'
+        f'<td class="number" data-label="computed"><span>{computed}</span></td>'
         f"<td>{mark}</td></tr>"
     )
 
@@ -140,13 +144,35 @@ def _figure(image: Image) -> str:
         f"data:image/png;base64,{base64.b64encode(data).decode()}"
         for data in (image.light, image.dark)
     )
-    return f"""<figure id="{image.name}">
+    caption = escape(image.plot.caption)
+    return f"""<figure id="{image.plot.name}">
 <picture>
 <source media="(prefers-color-scheme: dark)" srcset="{dark}">
-<img src="{light}" alt="{escape(image.caption)}">
+<img src="{light}" alt="{caption}">
 </picture>
-<figcaption>{escape(image.caption)}</figcaption>
+<figcaption>{caption}</figcaption>
 </figure>"""
+
+
+def _index_of_errata(report: Report) -> str:
+    """Return a list of all mistakes of the sources, or nothing if there are none."""
+    items = "\n".join(
+        f'<li><a href="#{part.name}">{escape(result.check.name)}</a>: '
+        f'<span class="mistake">{escape(result.check.mistake)}</span></li>'
+        for part in report.sections
+        for result in part.checks
+        if result.check.mistake
+    )
+    if not items:
+        return ""
+    return f"""
+<section id="index-of-errata">
+<h2>Index of errata</h2>
+<p>The mistakes of the sources that stand above beside what is right.</p>
+<ul>
+{items}
+</ul>
+</section>"""
 
 
 def _text(value: Any, tolerance: float) -> str:

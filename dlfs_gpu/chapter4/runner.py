@@ -7,24 +7,33 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dlfs_gpu._files import output_folder, whole_file
+from dlfs_gpu._validation import ArgumentError, check_choice
 from dlfs_gpu.backend import Backend, get_backend
-from dlfs_gpu.chapter4 import figures
-from dlfs_gpu.chapter4.model import Image, Outcome, Part, Plot, Row, Section, Setting, evaluate
+from dlfs_gpu.chapter4.model import (
+    Check,
+    CheckResult,
+    Image,
+    Plot,
+    Report,
+    Section,
+    SectionResult,
+    evaluate,
+)
 from dlfs_gpu.chapter4.page import render
 from dlfs_gpu.chapter4.sections.derivatives import derivatives
-from dlfs_gpu.chapter4.sections.descent import descent, gradients
 from dlfs_gpu.chapter4.sections.errata import errata
+from dlfs_gpu.chapter4.sections.gradients import descent, gradients
 from dlfs_gpu.chapter4.sections.losses import losses
 from dlfs_gpu.chapter4.sections.networks import networks
 from dlfs_gpu.chapter4.sections.slides import slides
-from dlfs_gpu.chapter4.sections.training import MNIST, training, training_data
+from dlfs_gpu.chapter4.sections.training import training
+from dlfs_gpu.training.curves import png, style
 
-SECTIONS: dict[str, Callable[[Setting], Section]] = {
+SECTIONS: dict[str, Callable[..., Section]] = {
     "losses": losses,
     "derivatives": derivatives,
     "gradients": gradients,
@@ -34,64 +43,7 @@ SECTIONS: dict[str, Callable[[Setting], Section]] = {
     "slides": slides,
     "errata": errata,
 }
-"""The sections by name, in the order of the page. Their rows are defined in their modules."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """What was computed.
-
-    Attributes
-    ----------
-    backend : Backend
-    parts : list of Part
-        The sections, with their outcomes and images.
-    seconds : float
-    data_name : str or None
-        What the section on training was trained on, if it is among the parts.
-    date : str
-    """
-
-    backend: Backend
-    parts: list[Part]
-    seconds: float
-    data_name: str | None = None
-    date: str = field(default_factory=lambda: datetime.date.today().isoformat())
-
-    @property
-    def rows(self) -> list[Outcome]:
-        """Outcomes of all rows, in order."""
-        return [
-            entry for part in self.parts for entry in part.entries if isinstance(entry, Outcome)
-        ]
-
-    @property
-    def figures(self) -> list[Image]:
-        """All figures, in order."""
-        return [entry for part in self.parts for entry in part.entries if isinstance(entry, Image)]
-
-    @property
-    def ok(self) -> bool:
-        """Whether every row came out as it must."""
-        return all(row.ok for row in self.rows)
-
-    def __str__(self) -> str:
-        lines = [f"{'section':14}{'rows':>6}{'right':>7}{'figures':>9}"]
-        for part in self.parts:
-            rows = [entry for entry in part.entries if isinstance(entry, Outcome)]
-            right, figures = sum(row.ok for row in rows), len(part.entries) - len(rows)
-            lines.append(f"{part.name:14}{len(rows):6}{right:7}{figures:9}")
-        right = sum(row.ok for row in self.rows)
-        lines.append(f"{'all':14}{len(self.rows):6}{right:7}{len(self.figures):9}")
-        lines += [
-            f"WRONG in {row.section}: {row.name}: {row.computed}, expected {row.expected}"
-            for row in self.rows
-            if not row.ok
-        ]
-        if self.data_name not in (None, MNIST):
-            lines.append(f"trained on {self.data_name}, because MNIST is not at hand")
-        lines.append(f"{self.seconds:.0f} s on {self.backend.name}, {self.backend.device}")
-        return "\n".join(lines)
+"""The sections by name, in the order of the page. Each takes a backend, "training" data too."""
 
 
 def run_chapter4(
@@ -124,7 +76,7 @@ def run_chapter4(
 
     Raises
     ------
-    ValueError
+    ArgumentError
         If there is no such section, or it needs no data and `data_dir` is given.
     OSError
         If `out` cannot be written, or a folder that is named for data lacks files; before
@@ -133,16 +85,17 @@ def run_chapter4(
     from threadpoolctl import threadpool_limits
     from tqdm import tqdm
 
-    if only is not None and only not in SECTIONS:
-        raise ValueError(f"only is {only!r}; it must be one of {', '.join(SECTIONS)}")
-    names = list(SECTIONS) if only is None else [only]
+    names = list(SECTIONS) if only is None else [check_choice("only", only, SECTIONS)]
     if data_dir is not None and "training" not in names:
-        raise ValueError(f"data_dir is {data_dir}, but the section {only} needs no data")
-    place = get_backend(backend)
-    setting = Setting(place, training_data(place, data_dir) if "training" in names else None)
+        raise ArgumentError("data_dir", f"is {data_dir}, but the section {only} needs no data")
+    chosen = get_backend(backend)
+    sections = {
+        name: SECTIONS[name](chosen, data_dir) if name == "training" else SECTIONS[name](chosen)
+        for name in names
+    }
     folder = output_folder(Path(out), ("index.html", "report.json"))
     start = time.perf_counter()
-    parts = []
+    results = []
     # Products as small as these gain little from threads, and lose much on a busy machine.
     with (
         threadpool_limits(1, user_api="blas"),
@@ -150,48 +103,58 @@ def run_chapter4(
     ):
         for name in bar:
             bar.set_description(name)
-            section = SECTIONS[name](setting)
-            entries = [_settle(entry, name) for entry in section.entries]
-            parts.append(Part(name, section.title, section.introduction, entries))
-    data_name = None if setting.data is None else setting.data[0]
-    report = Report(place, parts, time.perf_counter() - start, data_name)
+            entries = [_compute(entry) for entry in sections[name].entries]
+            results.append(SectionResult(name, sections[name], entries))
+    seconds = time.perf_counter() - start
+    report = Report(chosen, results, seconds, datetime.date.today().isoformat())
     _write(report, folder)
     return report
 
 
-def _settle(entry: Row | Plot, section: str) -> Outcome | Image:
-    if isinstance(entry, Row):
-        return evaluate(entry, section)
-    with figures.style():
-        light = figures.png(entry.draw())
-    with figures.style(dark=True):
-        return Image(entry.name, entry.caption, light, figures.png(entry.draw()))
+def _compute(entry: Check | Plot) -> CheckResult | Image:
+    if isinstance(entry, Check):
+        return evaluate(entry)
+    with style():
+        light = png(entry.draw())
+    with style(dark=True):
+        return Image(entry, light, png(entry.draw()))
 
 
 def _write(report: Report, folder: Path) -> None:
     """Write the files, each under its final name only when it is whole."""
-    content = {f"{image.name}.png": image.light for image in report.figures}
     document = {
         "ok": report.ok,
         "backend": report.backend.name,
         "device": report.backend.device,
         "date": report.date,
         "seconds": report.seconds,
-        "rows": [asdict(row) for row in report.rows],
+        "checks": [
+            {
+                "section": part.name,
+                "name": result.check.name,
+                "expected": _as_json(result.expected),
+                "computed": _as_json(result.computed),
+                "tolerance": result.check.tolerance,
+                "ok": result.ok,
+                "note": result.check.note,
+                "printed_in": result.check.printed_in,
+                "mistake": result.check.mistake,
+            }
+            for part in report.sections
+            for result in part.checks
+        ],
     }
-    content["report.json"] = (
-        json.dumps(_named(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    ).encode()
-    content["index.html"] = render(report).encode()
-    for name, data in content.items():
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    files = {f"{image.plot.name}.png": image.light for image in report.images}
+    files["report.json"] = f"{text}\n".encode()
+    files["index.html"] = render(report).encode()
+    for name, content in files.items():
         with whole_file(folder / name) as part:
-            part.write_bytes(data)
+            part.write_bytes(content)
 
 
-def _named(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     """Return the value with NaN and infinities, which JSON lacks, as text."""
-    if isinstance(value, dict):
-        return {key: _named(element) for key, element in value.items()}
     if isinstance(value, list):
-        return [_named(element) for element in value]
+        return [_as_json(element) for element in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

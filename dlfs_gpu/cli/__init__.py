@@ -1,5 +1,21 @@
-"""The command line."""
+"""The command line: ``dlfs-gpu info | train | gradcheck | predict | chapter4``."""
 
-from dlfs_gpu.cli.commands import main
+from __future__ import annotations
 
-__all__ = ["main"]
+import os
+import signal
+import sys
+
+
+def main() -> None:
+    """Run the command line."""
+    if sys.stderr is None:
+        # Where it was closed, progress goes nowhere.
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    try:
+        # Imported here because that takes a while, in which Ctrl-C shows no traceback.
+        from dlfs_gpu.cli.app import app
+
+        app(prog_name="dlfs-gpu")
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Ending long work early, by Ctrl-C or from outside, without losing what it has done."""
+"""Ending a training early, by Ctrl-C or from outside, without losing what it has done."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,21 +14,19 @@ from typing import Any
 def stop_on_signals(stop: Callable[[], None]) -> Iterator[list[signal.Signals]]:
     """Call `stop` on the first signal that asks to end, and yield a list that it will be in.
 
-    A second one does what it ever did. Signals that are ignored, as under nohup, stay so.
+    The next one has the effect that it had before. Signals that are ignored, as under nohup, stay
+    ignored.
     """
     received: list[signal.Signals] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
 
     def handle(number: int, frame: Any) -> None:
         received.append(signal.Signals(number))
         restore()
-        # Not by print: that fails when it is in the middle of another one. Where standard error
-        # was closed at the start, 2 may be one of our files.
-        if sys.__stderr__ is not None:
-            with contextlib.suppress(OSError):
-                os.write(2, b"\nstopping after this update; the results are kept\n")
+        # Not by print, which fails when the signal comes in the middle of another one.
+        with contextlib.suppress(OSError):
+            os.write(
+                sys.stderr.fileno(), b"\nstopping after this iteration; the results are kept\n"
+            )
         stop()
 
     def restore() -> None:

@@ -1,18 +1,35 @@
-"""Reading a CSV file of numbers with a label column, and saying where it is at fault."""
+"""CSV files: a header row, a column of labels, and numbers in all others."""
 
 from __future__ import annotations
 
 import csv
-import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+import io
+import os
+import reprlib
+import warnings
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dlfs_gpu._files import open_regular
+from dlfs_gpu._validation import (
+    ArgumentError,
+    Array,
+    DataError,
+    check_positive,
+    first_index,
+    is_finite,
+)
+from dlfs_gpu.backend import Backend, get_backend
+from dlfs_gpu.data.splits import stratified_split, to_backend
+
+_LONGEST_LABEL = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,181 +40,254 @@ class Table:
     ----------
     path : Path
         The file.
-    features : list of str
-        Names of all columns but the label's.
+    features : tuple of str
+        Names of the columns of `x`.
     x : ndarray of float32, shape (N, len(features))
         Their numbers, divided by the scale.
-    labels : ndarray of int64, shape (N,)
-        The label column.
+    labels : ndarray of int64 or str, shape (N,), or None
+        The label column, if there is one.
     """
 
     path: Path
-    features: list[str]
+    features: tuple[str, ...]
     x: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any] | None
 
 
-def read_table(path: Path, label_column: str, scale: float) -> Table:
-    """Read a CSV file with a header row; `dlfs_gpu.data.datasets.load_csv` says what is raised.
+@dataclass(frozen=True, eq=False)
+class CsvData:
+    """Samples from CSV files.
+
+    Attributes
+    ----------
+    x_train, x_test : array of float32, shape (N, columns)
+        The columns other than the label's, divided by the scale.
+    t_train, t_test : array of int64, shape (N,), or of float32, shape (N, len(classes))
+        Labels counted from 0, one-hot if that was asked for.
+    classes : tuple of int or of str
+        The files' own labels: ``classes[t]`` is what the file says where `t_train` says t.
+    features : tuple of str
+        Names of the columns of `x_train` and `x_test`.
+    """
+
+    x_train: Array
+    t_train: Array
+    x_test: Array
+    t_test: Array
+    classes: tuple[int, ...] | tuple[str, ...]
+    features: tuple[str, ...]
+
+
+def load_csv(
+    train: str | os.PathLike[str],
+    test: str | os.PathLike[str] | None = None,
+    *,
+    label_column: str = "label",
+    scale: float = 1.0,
+    one_hot_label: bool = False,
+    backend: str | Backend | None = None,
+) -> CsvData:
+    """Load CSV files with a header row, a column of labels, and numbers in all others.
+
+    Labels are words, or whole numbers, which may skip some as those of the sign-language alphabet
+    do (0 to 24 without 9). Sorted, they become 0, 1, 2, ...
 
     Parameters
     ----------
-    path : Path
-        The file, in UTF-8. Empty lines are skipped.
-    label_column : str
-        Name of the column of integers.
-    scale : float
-        What all other columns are divided by.
+    train : path
+        The file to train on.
+    test : path, optional
+        The file to test on: its columns of the same names are read, others are not. Without it,
+        a fixed fifth of `train` is set apart, with every label in both parts in proportion.
+    label_column : str, optional
+        Name of the column of labels.
+    scale : float, optional
+        What the other columns are divided by: where they are pixels between 0 and 255, 255 makes
+        them lie between 0 and 1.
+    one_hot_label : bool, optional
+        Give the labels as float32 of shape (N, number of classes) instead of int64 of shape (N,).
+    backend : str or Backend, optional
+        Where to put the arrays, as for `dlfs_gpu.get_backend`.
+
+    Raises
+    ------
+    OSError
+        If a file is missing, cannot be read, or is not a regular file.
+    ArgumentError
+        If `scale` is not positive and finite.
+    DataError
+        If a file cannot be read as `read_table` says; if all labels of `train` are the same, or
+        `train` is too small to be split; or if `test` has no labels, or others than `train`.
     """
-    with _open(path) as file:
-        header = _header(path, file)
-        if header.count(label_column) != 1:
-            raise ValueError(
-                f"{path} has {header.count(label_column)} columns named {label_column!r}, where "
-                f"one must hold the labels; its columns are {_abbreviate(header)}"
-            )
-        if len(header) == 1:
-            raise ValueError(f"{path} has no column beside {label_column!r}")
-        seen: set[str] = set()
-        for name in header:
-            if name in seen:
-                raise ValueError(f"{path} has two columns named {name!r}; names must differ")
-            seen.add(name)
-        lines = [line for line in file if line != "\n"]
-    if not lines:
-        raise ValueError(f"{path} has no rows below its header")
-    try:
-        values = _numbers(lines)
-    except ValueError as error:
-        raise _fault(path, header, str(error)) from None
-    if values.shape[1] != len(header):
-        raise _fault(path, header, f"{values.shape[1]} columns below {len(header)} names")
-    column = header.index(label_column)
-    labels = values[:, column]
-    with np.errstate(over="ignore"):
-        x = np.delete(values, column, axis=1).astype(np.float32)
-        x /= np.float32(scale)
-    features = header[:column] + header[column + 1 :]
-    for row, feature in np.argwhere(~np.isfinite(x))[:1]:
-        place = feature + (feature >= column)
-        line, cells = _nth_row(path, row)
-        raise ValueError(
-            f"{path}, line {line}, column {header[place]!r}: {cells[place]!r} divided by the scale "
-            f"{scale:g} is not a finite float32 number"
-        )
-    # From 2**53 on, float64 skips integers.
-    integral = (labels == np.rint(labels)) & (labels > -(2**53)) & (labels < 2**53)
-    for row in np.flatnonzero(~integral)[:1]:
-        line, cells = _nth_row(path, row)
-        raise ValueError(
-            f"{path}, line {line}: the label is {cells[column]!r}; it must be an integer "
-            "below 2**53 in size"
-        )
-    return Table(path, features, x, labels.astype(np.int64))
-
-
-def check_alike(test: Table, train: Table) -> None:
-    """Raise a ValueError if `test` has other columns than `train`, or a label unknown to it."""
-    check_features(test.path, test.features, train.features, train.path)
-    for row in np.flatnonzero(~np.isin(test.labels, train.labels))[:1]:
-        raise ValueError(
-            f"{test.path}, line {_nth_row(test.path, row)[0]}: label {test.labels[row]} does not "
-            f"occur in {train.path}"
-        )
-
-
-def check_features(path: Path, found: Sequence[str], known: Sequence[str], owner: Path) -> None:
-    """Raise a ValueError if the columns found are not those, in the order, that `owner` has."""
-    if len(found) != len(known):
-        raise ValueError(
-            f"{path} has {len(found)} columns beside the labels; it must have {len(known)}, as "
-            f"{owner} has"
-        )
-    for ours, theirs in zip(found, known, strict=True):
-        if ours != theirs:
-            raise ValueError(f"{path} has a column {ours!r} where {owner} has {theirs!r}")
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[TextIO]:
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            yield file
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not CSV in UTF-8: {error}") from error
-
-
-def _header(path: Path, file: TextIO) -> list[str]:
-    line, header = next(_records(path, file), (1, []))
-    if not header or line > 1:
-        raise ValueError(f"{path} is empty, or its first line is; that line must name the columns")
-    return [name.strip() for name in header]
-
-
-def _numbers(lines: list[str]) -> NDArray[np.int64 | np.float64]:
-    """Read integers, which takes a sixth of the time, where there is nothing else.
-
-    Not float32: label numbers beyond 2**24 would run together in it.
-    """
-    read = partial(np.loadtxt, lines, comments=None, delimiter=",", quotechar='"', ndmin=2)
-    if not any(line.encode().translate(None, b"0123456789-,\n") for line in lines):
-        # Some may be too large for int64, or no number, such as 1-2.
-        with suppress(ValueError):
-            return read(dtype=np.int64)
-    return read(dtype=np.float64)
-
-
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield each row below the header with the number of its line."""
-    with _open(path) as file:
-        yield from itertools.islice(_records(path, file), 1, None)
-
-
-def _records(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
-    """Yield the cells of each line that is not empty, header included, and the line's number."""
-    reader = csv.reader(file)
-    while True:
-        line = reader.line_num + 1
+    chosen = get_backend(backend)
+    known = read_table(train, label_column, scale)
+    assert known.labels is not None
+    classes, t_known = np.unique(known.labels, return_inverse=True)
+    if len(classes) == 1:
+        raise DataError(f"{train} has only the label {classes[0]}; there must be two or more")
+    if test is None:
         try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            raise ValueError(f"{path}, line {line}: {error}; is a quote not closed?") from error
-        if cells is None:
-            return
-        if reader.line_num > line:
-            raise ValueError(f"{path}, line {line}: a quote opens that the line does not close")
-        if cells:
-            yield line, cells
+            train_rows, test_rows = stratified_split(t_known)
+        except ValueError as error:
+            raise DataError(
+                f"{train} cannot be split; add rows, or give a file as test: {error}"
+            ) from error
+        x_train, t_train = known.x[train_rows], t_known[train_rows]
+        x_test, t_test = known.x[test_rows], t_known[test_rows]
+    else:
+        unseen = read_table(test, label_column, scale, known.features)
+        if unseen.labels is None:
+            raise DataError(f"{test} has no column {label_column!r}")
+        # By text: among words there may be numbers, and this file may have only those.
+        numbers = {str(label): number for number, label in enumerate(classes)}
+        labels = [str(label) for label in unseen.labels]
+        if strange := set(labels).difference(numbers):
+            raise DataError(f"{test} has the label {min(strange)!r}, which {train} has not")
+        x_train, t_train = known.x, t_known
+        x_test, t_test = unseen.x, np.array([numbers[label] for label in labels])
+    return CsvData(
+        *to_backend(chosen, x_train, t_train, len(classes), one_hot_label),
+        *to_backend(chosen, x_test, t_test, len(classes), one_hot_label),
+        tuple(classes.tolist()),
+        known.features,
+    )
 
 
-def _nth_row(path: Path, row: int) -> tuple[int, list[str]]:
-    return next(itertools.islice(_rows(path), row, None))
+def read_table(
+    path: str | os.PathLike[str],
+    label_column: str | None,
+    scale: float = 1.0,
+    features: Sequence[str] | None = None,
+) -> Table:
+    """Read a CSV file with a header row.
 
+    Parameters
+    ----------
+    path : path
+        The file, in UTF-8. Empty lines are skipped.
+    label_column : str or None
+        Name of the column of labels, if there is one.
+    scale : float
+        What the other columns are divided by.
+    features : sequence of str, optional
+        The columns to read, in this order; any others are ignored, and the label column may be
+        missing. By default all but the label column, which must be there.
 
-def _fault(path: Path, header: list[str], reason: str) -> ValueError:
-    """Find the line that keeps a file from being read as numbers."""
-    for line, cells in _rows(path):
-        if len(cells) != len(header):
-            return ValueError(
-                f"{path}, line {line} has {len(cells)} cells; "
-                f"it must have {len(header)}, as the header has"
-            )
-        for name, cell in zip(header, cells, strict=True):
-            if not _is_number(cell):
-                return ValueError(f"{path}, line {line}, column {name!r}: {cell!r} is not a number")
-    return ValueError(f"{path} cannot be read as numbers: {reason}")
-
-
-def _is_number(cell: str) -> bool:
-    """Return whether `numpy.loadtxt` can read a cell; Python reads 1_0 and other scripts too."""
+    Raises
+    ------
+    OSError
+        If the file is missing, cannot be read, or is not a regular file.
+    ArgumentError
+        If `scale` is not positive and finite, or `label_column` is one of `features`.
+    DataError
+        If the file is not CSV in UTF-8, lacks a column or has two of its name, or has no rows; if
+        a row has another length than the header; if a cell to read is not a finite number, or a
+        label is missing. The message names the file.
+    """
+    path = Path(path)
+    scale = check_positive("scale", scale)
+    if features is not None and label_column in features:
+        raise ArgumentError("label_column", f"is {label_column!r}, which is one of the features")
     try:
-        float(cell)
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig") as file:
+            header = [name.strip() for name in next(csv.reader(file, strict=True), [])]
+            lines = [line for line in file if line != "\n"]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is not CSV in UTF-8: {error}") from error
+    labels = [] if label_column is None else [label_column]
+    if features is None:
+        features = [name for name in header if name not in labels]
+    else:
+        labels = [name for name in labels if name in header]
+    places = _places(path, header, [*features, *labels])
+    if not features:
+        raise DataError(f"{path} has no column of numbers")
+    if not lines:
+        raise DataError(f"{path} has no rows below its header")
+    columns = places[: len(features)]
+    label = places[-1] if labels else None
+    try:
+        values, texts = _read_rows(lines, len(header), columns, label)
+    except ValueError as error:
+        fault = str(error).removesuffix("; use `usecols` to select a subset and avoid this error")
+        raise DataError(f"{path} cannot be read as numbers: {fault}") from error
+    x = np.empty((len(values), len(columns)), dtype=np.float32)
+    with np.errstate(over="ignore"):
+        np.divide(values[:, columns], scale, out=x, dtype=np.float64, casting="same_kind")
+    if not is_finite(x):
+        row, column = first_index(~np.isfinite(x))
+        raise DataError(
+            f"{path}: {features[column]!r} in row {row + 1} below the header, divided by the scale "
+            f"{scale:g}, is not a finite float32 number"
+        )
+    return Table(path, tuple(features), x, _labels(path, texts) if labels else None)
+
+
+def _places(path: Path, header: list[str], names: list[str]) -> list[int]:
+    """Return where in the header the names are; each must be there once."""
+    counts = Counter(header)
+    if wrong := [name for name in names if counts[name] != 1]:
+        raise DataError(
+            f"{path} lacks {reprlib.repr(wrong)}, or has them twice; its columns are "
+            f"{reprlib.repr(header)}"
+        )
+    places = {name: place for place, name in enumerate(header)}
+    return [places[name] for name in names]
+
+
+def _read_rows(
+    lines: list[str], width: int, columns: Sequence[int], label: int | None
+) -> tuple[NDArray[Any], list[str]]:
+    """Return numbers of shape (N, width), 0 in columns that are not read, and the labels.
+
+    Raises
+    ------
+    ValueError
+        NumPy's, which says in which row and column the fault is.
+    """
+    labels: list[str] = []
+
+    def keep(text: str) -> int:
+        labels.append(text.strip())
+        return 0
+
+    def ignore(text: str) -> int:
+        return 0
+
+    converters: dict[Any, Any] = dict.fromkeys(set(range(width)).difference(columns), ignore)
+    if label is not None:
+        converters[label] = keep
+    read = partial(np.loadtxt, lines, comments=None, delimiter=",", quotechar='"', ndmin=2)
+    try:
+        with warnings.catch_warnings():
+            # NumPy before 2.3 warns where it cuts off fractions and what is beyond 64 bits.
+            warnings.simplefilter("error", DeprecationWarning)
+            # Where all are integers, reading them so takes a fourth of the time.
+            values = read(dtype=np.int64, converters=converters)
     except ValueError:
-        return False
-    return cell.isascii() and "_" not in cell
+        labels.clear()
+        values = read(dtype=np.float64, converters=converters)
+    if values.shape != (len(lines), width):
+        raise ValueError(
+            f"its {len(lines)} lines below {width} names make {len(values)} rows of "
+            f"{values.shape[1]} cells; is a quote not closed?"
+        )
+    return values, labels
 
 
-def _abbreviate(names: list[str]) -> str:
-    if len(names) <= 6:
-        return ", ".join(names)
-    return f"{', '.join(names[:3])}, ..., {names[-1]} ({len(names)} in all)"
+def _labels(path: Path, texts: list[str]) -> NDArray[Any]:
+    """Return labels as int64 if all are whole numbers (``3`` or ``3.0``), and else as words."""
+    for text in set(texts):
+        if not 0 < len(text) <= _LONGEST_LABEL:
+            raise DataError(
+                f"{path} has the label {reprlib.repr(text)}; it must have between 1 and "
+                f"{_LONGEST_LABEL} characters"
+            )
+    words = np.array(texts)
+    try:
+        numbers = words.astype(np.float64)
+    except ValueError:
+        return words
+    # From 2**53 on, float64 skips whole numbers.
+    whole = (np.rint(numbers) == numbers) & (np.abs(numbers) < 2**53)
+    return numbers.astype(np.int64) if whole.all() else words

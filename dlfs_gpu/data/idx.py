@@ -11,19 +11,20 @@ import math
 import os
 import zlib
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-Pair: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.int64]]
-"""Images of shape (N, rows, columns) and their labels of shape (N,)."""
+from dlfs_gpu._files import open_regular
+from dlfs_gpu._validation import DataError
 
-_DIMENSIONS = {"images": 3, "labels": 1}
-_UNSIGNED_BYTES = 8
+_DEFLATE_LIMIT = 1032
+"""More bytes than this cannot come out of one packed byte (zlib's technical details)."""
 
 
-def load_idx(images: str | os.PathLike[str], labels: str | os.PathLike[str]) -> Pair:
+def load_idx(
+    images: str | os.PathLike[str], labels: str | os.PathLike[str]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Read a pair of IDX files, each gzip-packed or not.
 
     Packed files carry a checksum; in unpacked ones only the header and the length can be checked.
@@ -41,77 +42,43 @@ def load_idx(images: str | os.PathLike[str], labels: str | os.PathLike[str]) -> 
     Raises
     ------
     OSError
-        If a file is missing or cannot be read.
-    ValueError
-        If a file is not gzip though named so, is corrupted, truncated or too long, is not IDX, is
-        empty, holds labels where images are expected or the reverse, or if the numbers of images
-        and labels differ. The message names the file.
+        If a file is missing, cannot be read, or is not a regular file.
+    DataError
+        If a file is corrupted, truncated or too long, is not IDX, is empty, holds labels where
+        images are expected or the reverse, or if the numbers of images and labels differ. The
+        message names the file.
     """
-    images, labels = Path(images), Path(labels)
-    return parse_pair(
-        images, unpack(images, images.read_bytes()), labels, unpack(labels, labels.read_bytes())
-    )
-
-
-def unpack(path: Path, data: bytes) -> bytes:
-    """Return the content of a file that holds `data`; `load_idx` says what is raised."""
-    if not data.startswith(b"\x1f\x8b"):
-        if path.suffix == ".gz":
-            raise ValueError(f"{path} is not a gzip file: it starts with {data[:4]!r}")
-        return data
-    try:
-        return gzip.decompress(data)
-    except EOFError:
-        raise ValueError(f"{path} is truncated: its gzip stream has no end") from None
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path} is a corrupted gzip file: {error}") from error
-
-
-def parse_pair(
-    image_path: Path, image_content: bytes, label_path: Path, label_content: bytes
-) -> Pair:
-    """Turn the unpacked content of two files into arrays; `load_idx` says which."""
-    x = _parse(image_path, image_content, "images")
-    t = _parse(label_path, label_content, "labels")
+    x, t = _read(Path(images), "images", 3), _read(Path(labels), "labels", 1)
     if len(x) != len(t):
-        raise ValueError(
-            f"{image_path} holds {len(x)} images and {label_path} {len(t)} labels: "
-            "there must be as many of one as of the other"
-        )
+        raise DataError(f"{images} holds {len(x)} images, but {labels} {len(t)} labels")
     return x, t.astype(np.int64)
 
 
-def _parse(path: Path, content: bytes, kind: str) -> NDArray[np.uint8]:
-    ndim = _DIMENSIONS[kind]
-    magic = content[:4]
-    if len(magic) < 4 or magic[:2] != b"\0\0":
-        raise ValueError(
-            f"{path} is not an IDX file: it starts with {magic!r}, "
-            f"where {kind} start with {bytes([0, 0, _UNSIGNED_BYTES, ndim])!r}"
+def _read(path: Path, kind: str, dimensions: int) -> NDArray[np.uint8]:
+    """Read no more than the header says, and no more than the file can hold."""
+    magic = bytes([0, 0, 8, dimensions])
+    with open_regular(path) as file:
+        largest = os.fstat(file.fileno()).st_size
+        packed = file.peek(2)[:2] == b"\x1f\x8b"
+        if packed:
+            largest *= _DEFLATE_LIMIT
+        stream = gzip.GzipFile(fileobj=file) if packed else file
+        try:
+            header = stream.read(4 + 4 * dimensions)
+            if header[:4] != magic or len(header) < 4 + 4 * dimensions:
+                raise DataError(
+                    f"{path} starts with {header!r}; {kind} start with {magic!r} and "
+                    f"{dimensions} sizes of four bytes: are images and labels swapped?"
+                )
+            # Python's integers: the product of sizes that a file makes up may pass 64 bits.
+            shape = tuple(np.frombuffer(header, ">u4", offset=4).tolist())
+            length = math.prod(shape)
+            # One byte more, for files that are too long; it also makes gzip see its checksum.
+            content = stream.read(min(length, largest) + 1)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise DataError(f"{path} is a truncated or corrupted gzip file: {error}") from error
+    if length == 0 or len(content) != length:
+        raise DataError(
+            f"{path} is empty, truncated or too long: its sizes {shape} make {length} bytes"
         )
-    if magic[2] != _UNSIGNED_BYTES:
-        raise ValueError(
-            f"{path} holds elements of IDX type 0x{magic[2]:02x}; "
-            f"it must hold unsigned bytes (0x{_UNSIGNED_BYTES:02x})"
-        )
-    if magic[3] != ndim:
-        other = next((name for name, count in _DIMENSIONS.items() if count == magic[3]), None)
-        raise ValueError(
-            f"{path} holds {other}, where {kind} are expected: are the two files swapped?"
-            if other
-            else f"{path} has {magic[3]} dimensions; {kind} have {ndim}"
-        )
-    header = 4 + 4 * ndim
-    if len(content) < header:
-        raise ValueError(f"{path} is {len(content)} bytes long, too short for its IDX header")
-    shape = np.frombuffer(content, ">u4", ndim, offset=4).tolist()
-    if 0 in shape:
-        raise ValueError(f"{path} is empty: its sizes are {shape}")
-    # Python's integers: the sizes are not to be trusted, and their product may pass 64 bits.
-    expected = header + math.prod(shape)
-    if len(content) != expected:
-        fault = "truncated" if len(content) < expected else "too long"
-        raise ValueError(
-            f"{path} is {fault}: {len(content)} bytes unpacked, where sizes {shape} make {expected}"
-        )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape).copy()
+    return np.frombuffer(content, np.uint8).reshape(shape).copy()

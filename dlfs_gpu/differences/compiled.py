@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from dlfs_gpu.backend import one_blas_thread
-from dlfs_gpu.differences.series import SERIES, exp_terms, log_terms, sigmoid_series
+from dlfs_gpu.differences.series import SMALL, exp_terms, log_terms, sigmoid_series
 from dlfs_gpu.differences.tail import Tail
 from dlfs_gpu.kernels import host, loops
 from dlfs_gpu.kernels.dense import UnfitError
@@ -124,8 +124,8 @@ def _curve(
     before = _before(tail, names[0], values, samples, columns)
     weights = np.ascontiguousarray(tail.weights[columns])
     last = tail.together[1][0].params["W"]
-    y, likeliest, totals, slope, _ = (a[samples] for a in tail.loss_saved)
-    if not size <= SERIES:
+    y, likeliest, totals, _, slope, _ = (a[samples] for a in tail.loss_saved)
+    if not size <= SMALL:
         raise UnfitError(f"changes of scores may be {size:.1e}, too large for the compiled loops")
     reach = _largest(values) * tail.alone[0][0].lipschitz
     series, near, negative, floor = _following(tail, names[1], samples, reach, weights)

@@ -14,9 +14,12 @@ from dlfs_gpu._validation import Array, namespace_of
 FAR = 40.0
 """Changes above this take the differences of exponentials another way: e^40 is beyond 1/eps."""
 
-# Up to this change the curved part is taken from power series, which lose no digits; beyond, it is
-# no smaller than a share of the whole, and subtracting loses no more than five bits.
-SERIES = 2.0**-5
+SMALL = 2.0**-5
+"""Up to this change the curved part is taken from power series, which lose no digits.
+
+Beyond, where linear parts nearly cancel, the curved one is so large a share of the whole that
+subtracting them loses no more than five bits.
+"""
 
 
 def cumulants(y: Array, W: Array, origin: Array, terms: int) -> list[Array]:
@@ -52,8 +55,8 @@ def cumulants(y: Array, W: Array, origin: Array, terms: int) -> list[Array]:
 def sigmoid_series(b: Array, g: Array, terms: int) -> list[Array]:
     """Return the coefficients of d, d², ... in σ(x + d) − σ(x).
 
-    They are b·R_k(g), where b = σ(x)·σ(−x) and g = ½ − σ(x): as slopes of these are −2·b·g·(−1)
-    and −b, (k + 1)·R_(k+1) = 2·g·R_k − (¼ − g²)·R_k'. No digit of b is lost in the tails.
+    They are b·R_k(g), where b = σ(x)·σ(−x) and g = ½ − σ(x), with the slopes 2·b·g and −b: so
+    (k + 1)·R_(k+1) = 2·g·R_k − (¼ − g²)·R_k'. No digit of b is lost in the tails.
     """
     coefficients = [1.0]
     result = [b]
@@ -71,18 +74,18 @@ def sigmoid_series(b: Array, g: Array, terms: int) -> list[Array]:
     return result
 
 
+def is_small(*changes: Array) -> bool:
+    """Say whether no change is so large that the curved part must not be taken alone."""
+    xp = namespace_of(changes[0])
+    return all(float(xp.max(d)) <= SMALL and -float(xp.min(d)) <= SMALL for d in changes)
+
+
 def log_mean_exp(d: Array, y: Array, log_y: Array) -> Array:
-    """Return log Σ y·e^d − Σ y·d over the classes, (N, P), for d of shape (N, C, P)."""
+    """Return log Σ y·e^d over the classes, (N, P), for d of shape (N, C, P) of any size."""
     xp = namespace_of(d)
     y = y[:, None, :]
-    linear = xp.matmul(y, d)
-    largest = float(xp.max(d))
-    size = max(largest, -float(xp.min(d)))
-    if size <= SERIES:
-        curved = xp.matmul(y, _expm1_minus(d, size))
-        return (curved + _log1p_minus(linear + curved, size))[:, 0, :]
-    if largest <= FAR:
-        return (xp.log1p(xp.matmul(y, xp.expm1(d))) - linear)[:, 0, :]
+    if float(xp.max(d)) <= FAR:
+        return xp.log1p(xp.matmul(y, xp.expm1(d)))[:, 0, :]
     # Some e^d may overflow, and some y be too small to be held.
     log_y = log_y[..., None]
     exponents = log_y + d
@@ -93,25 +96,32 @@ def log_mean_exp(d: Array, y: Array, log_y: Array) -> Array:
     change = xp.matrix_transpose(y) * xp.expm1(xp.minimum(d, limit))
     change = xp.where(d > FAR, xp.exp(xp.minimum(exponents, limit)), change)
     near = xp.log1p(xp.sum(change, axis=1, keepdims=True))
-    return (xp.where(top > FAR / 2, far, near) - linear)[:, 0, :]
+    return xp.where(top > FAR / 2, far, near)[:, 0, :]
+
+
+def curved_log_mean_exp(d: Array, y: Array) -> Array:
+    """Return log Σ y·e^d − Σ y·d over the classes, (N, P), for small d of shape (N, C, P)."""
+    xp = namespace_of(d)
+    y = y[:, None, :]
+    curved = xp.matmul(y, _expm1_minus(d))
+    return (curved + _log1p_minus(xp.matmul(y, d) + curved))[:, 0, :]
 
 
 def log_mean_exp_of_one(d: Array, log_p: Array) -> Array:
-    """Return log(1 + p·expm1(d)) − p·d for each element."""
+    """Return log(1 + p·expm1(d)) for each element, d of any size."""
     xp = namespace_of(d)
-    p = xp.exp(log_p)
-    linear = p * d
-    largest = float(xp.max(d))
-    size = max(largest, -float(xp.min(d)))
-    if size <= SERIES:
-        curved = p * _expm1_minus(d, size)
-        return curved + _log1p_minus(linear + curved, size)
-    result = xp.log1p(p * xp.expm1(xp.minimum(d, xp.full_like(d, FAR))))
-    if largest > FAR:
-        # 1 − p is nothing to p·e^d, or p·e^d to 1.
-        moved = xp.logaddexp(log_p + d, xp.zeros_like(d))
-        result = xp.where(d > FAR, moved, result)
-    return result - linear
+    near = xp.log1p(xp.exp(log_p) * xp.expm1(xp.minimum(d, xp.full_like(d, FAR))))
+    if float(xp.max(d)) <= FAR:
+        return near
+    # 1 − p is nothing to p·e^d, or p·e^d to 1.
+    return xp.where(d > FAR, xp.logaddexp(log_p + d, xp.zeros_like(d)), near)
+
+
+def curved_log_mean_exp_of_one(d: Array, log_p: Array) -> Array:
+    """Return log(1 + p·expm1(d)) − p·d for each element of small d."""
+    p = namespace_of(d).exp(log_p)
+    curved = p * _expm1_minus(d)
+    return curved + _log1p_minus(p * d + curved)
 
 
 def exp_terms(size: float, eps: float) -> int:
@@ -120,14 +130,15 @@ def exp_terms(size: float, eps: float) -> int:
 
 
 def log_terms(size: float, eps: float) -> int:
-    """Return the same for log(1 + u) and |u| up to about `size`."""
-    # A little more than `size`: |expm1(d)| may be so much larger than |d|.
+    """Return the same for log(1 + u), where u = Σ y·expm1(d)."""
+    # |expm1(d)| may be a little larger than |d|.
     return next(k for k in range(2, 60) if 2 * (1.02 * size) ** (k - 1) / (k + 1) < eps / 4)
 
 
-def _expm1_minus(d: Array, size: float) -> Array:
-    """Return expm1(d) − d = d²/2 + d³/6 + ... for |d| ≤ `size`, which is small."""
-    last = exp_terms(size, float(namespace_of(d).finfo(d.dtype).eps))
+def _expm1_minus(d: Array) -> Array:
+    """Return expm1(d) − d = d²/2 + d³/6 + ... for small d."""
+    eps = float(namespace_of(d).finfo(d.dtype).eps)
+    last = exp_terms(SMALL, eps)
     series = d / math.factorial(last)
     for k in range(last - 1, 1, -1):
         series += 1 / math.factorial(k)
@@ -136,9 +147,10 @@ def _expm1_minus(d: Array, size: float) -> Array:
     return series
 
 
-def _log1p_minus(u: Array, size: float) -> Array:
-    """Return log1p(u) − u = −u²/2 + u³/3 − ... for |u| up to about `size`, which is small."""
-    last = log_terms(size, float(namespace_of(u).finfo(u.dtype).eps))
+def _log1p_minus(u: Array) -> Array:
+    """Return log1p(u) − u = −u²/2 + u³/3 − ... for u = Σ y·expm1(d) of small d."""
+    eps = float(namespace_of(u).finfo(u.dtype).eps)
+    last = log_terms(SMALL, eps)
     series = u * ((-1) ** (last + 1) / last)
     for k in range(last - 1, 1, -1):
         series += (-1) ** (k + 1) / k

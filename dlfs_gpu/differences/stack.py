@@ -19,7 +19,7 @@ from dlfs_gpu._validation import ArgumentError, Array, check_count, namespace_of
 from dlfs_gpu.backend import cpu_cores, memory_budget, one_blas_thread, run_in_chunks
 from dlfs_gpu.differences.compiled import sums_by_loops
 from dlfs_gpu.differences.tail import Tail
-from dlfs_gpu.protocols import Differencing, Linear, offers
+from dlfs_gpu.protocols import is_linear
 
 # Numbers in the widest array of a step on the CPU, where changes stay with one number for each
 # output and where they are spread out: few enough for a core's cache, enough to make a NumPy call
@@ -90,7 +90,7 @@ def difference_gradients(
         if not getattr(layer, "params", None):
             gradients.append({})
             continue
-        if not offers(layer, Linear):
+        if not is_linear(layer):
             raise TypeError(
                 f"the layer {type(layer).__name__} has parameters, and no weight_difference to "
                 "say what moving them does; use method='batched', which only needs forward"
@@ -112,7 +112,7 @@ def _check_difference(layer: Any) -> None:
     """Raise TypeError if a layer, or loss, has no `difference`, or not for its own ``forward``."""
     name = type(layer).__name__
     remedy = "use method='batched', which only needs forward"
-    if not offers(layer, Differencing):
+    if not (hasattr(layer, "difference") and hasattr(layer, "saved")):
         raise TypeError(f"the layer {name} has no difference and saved; {remedy}")
     owners = type(layer).__mro__
     depth = {

@@ -30,7 +30,7 @@ import numpy as np
 from array_api_compat import device
 
 from dlfs_gpu._validation import Array, namespace_of
-from dlfs_gpu.protocols import ColumnDifferencing, Elementwise, Linear, LineDifferencing, offers
+from dlfs_gpu.protocols import Linear, is_linear
 
 
 @np.errstate(over="ignore")  # exp(−x) may be infinite in the narrower type, and is meant then
@@ -81,7 +81,7 @@ class Tail:
         while split < len(after) and _is_elementwise(after[split][0]):
             split += 1
         self.alone, self.together = after[:split], after[split:]
-        self.one_at_a_time = not self.together and offers(loss, ColumnDifferencing)
+        self.one_at_a_time = not self.together and hasattr(loss, "column_difference")
         if self.one_at_a_time:
             dtype = moved.x.dtype
         self.alone = [(layer, _rounded(arrays, dtype)) for layer, arrays in self.alone]
@@ -89,9 +89,9 @@ class Tail:
         self.d = moved.weight_difference(xp.astype(moved.x, dtype, copy=False), self.h)
         self.line: tuple[Array, ...] | None = None
         joint: Array = None
-        if self.together and offers(self.together[0][0], Linear):
+        if self.together and is_linear(self.together[0][0]):
             joint = self.together.pop(0)[0].params["W"]
-        if not self.together and offers(loss, LineDifferencing):
+        if not self.together and hasattr(loss, "line_difference"):
             slopes = [layer.lipschitz for layer, _ in self.alone]
             reach = float(xp.max(xp.abs(self.d))) * math.prod(slopes)
             line = loss.line_saved(joint, reach, float(xp.finfo(dtype).eps), budget)
@@ -106,7 +106,7 @@ class Tail:
         self.weights: Array = xp.astype(joint, dtype, copy=False)
         self.together = [(layer, _rounded(arrays, dtype)) for layer, arrays in self.together]
         self.loss_saved = _rounded(loss.saved(), dtype)
-        wide = [layer.params["W"].shape[1] for layer, _ in self.together if offers(layer, Linear)]
+        wide = [layer.params["W"].shape[1] for layer, _ in self.together if is_linear(layer)]
         self.width = max(self.weights.shape[1], *wide, 1)
 
     @property
@@ -198,7 +198,7 @@ class Tail:
 
 
 def _is_elementwise(layer: Any) -> bool:
-    return offers(layer, Elementwise) and not offers(layer, Linear)
+    return hasattr(layer, "lipschitz") and not is_linear(layer)
 
 
 def _part(array: Array, samples: Any, columns: slice) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import sys
@@ -247,7 +248,8 @@ class Trainer:
             last = done == self.max_iter or history.stopped != "finished"
             if last or (len(history.iterations) - 1) % every == 0:
                 line = "  ".join(f"{name} {value}" for name, value in shown.items())
-                bar.write(f"iteration {done:6d}  {line}", file=sys.stderr)
+                with contextlib.suppress(OSError):  # Nobody may be reading any more.
+                    bar.write(f"iteration {done:6d}  {line}", file=sys.stderr)
 
     def _shown(self, loss: Array | None) -> dict[str, str]:
         """Return the loss of an update and the last accuracies for people to read."""

@@ -1,142 +1,78 @@
-"""Worked examples of gradient descent: learning rates, linear regression, optimizers."""
+"""Descents to compare: a line fitted at several rates, a network trained by several optimizers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dlfs_gpu._validation import Array
-from dlfs_gpu.backend import Backend, get_backend
-from dlfs_gpu.data.datasets import load_digits
-from dlfs_gpu.functions import function_2, sum_squared_error
-from dlfs_gpu.gradient import gradient_descent, numerical_gradient
+from dlfs_gpu.backend import Backend
+from dlfs_gpu.data import load_digits
+from dlfs_gpu.functions import sum_squared_error
+from dlfs_gpu.gradient import gradient_descent
 from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.training import Trainer
 
 
-class Descent(NamedTuple):
-    """A walk downhill: positions (steps + 1, ...) and the values there (steps + 1,)."""
-
-    path: NDArray[np.float64]
-    values: NDArray[np.float64]
-
-
-def learning_rates(
-    rates: Sequence[float] = (10.0, 0.1, 1e-10),
-    *,
-    start: ArrayLike = (-3.0, 4.0),
-    steps: int = 100,
-    backend: str | Backend | None = None,
-) -> dict[float, Descent]:
-    """Walk down x0² + x1² at rates too large, good and too small (4.4.1).
-
-    Parameters
-    ----------
-    rates : sequence of float
-        Learning rates.
-    start : array_like, shape (2,)
-    steps : int
-    backend : str or Backend, optional
-        As for `dlfs_gpu.get_backend`.
-
-    Returns
-    -------
-    dict of float to Descent
-        One for each rate.
-    """
-    place = get_backend(backend)
-    walks = {}
-    for lr in rates:
-        path = place.to_numpy(
-            gradient_descent(function_2, place.asarray(start, "float64"), lr, steps)[1]
-        )
-        walks[lr] = Descent(path, np.sum(path**2, axis=1))
-    return walks
-
-
-class LinearRegression(NamedTuple):
+class LineFit(NamedTuple):
     """A line fitted by gradient descent.
 
     Attributes
     ----------
     path : array, shape (steps + 1, 2)
         Slope and intercept after each step.
-    losses : array, shape (steps + 1,)
-        ½Σ(y − ŷ)² there.
     first_gradient : array, shape (2,)
-        At the start.
-    largest_rate : float
-        Descent converges for learning rates below this: 2 / the largest eigenvalue of the
-        loss's second derivatives.
+        The gradient at the start, as the first step shows it.
+    first_loss, last_loss : float
+        ½Σ(y − ŷ)² at both ends of the path.
     """
 
     path: NDArray[np.float64]
-    losses: NDArray[np.float64]
     first_gradient: NDArray[np.float64]
-    largest_rate: float
+    first_loss: float
+    last_loss: float
 
 
-def linear_regression(
-    points: ArrayLike = ((1.0, 3.0), (2.0, 5.0)),
+def fit_line(
+    backend: Backend,
     *,
-    start: ArrayLike = (-1.0, 5.0),
     lr: float = 0.1,
     steps: int = 1000,
-    gradient: Literal["exact", "numerical"] = "exact",
-    backend: str | Backend | None = None,
-) -> LinearRegression:
-    """Fit ŷ = m·x + b to points by gradient descent on ½Σ(y − ŷ)².
+    start: ArrayLike = (-1.0, 5.0),
+    points: ArrayLike = ((1.0, 3.0), (2.0, 5.0)),
+) -> LineFit:
+    """Fit ŷ = m·x + b to points by gradient descent on ½Σ(y − ŷ)², with numerical gradients.
 
     Parameters
     ----------
-    points : array_like, shape (P, 2)
-        Pairs (x, y); the slide deck's two by default.
-    start : array_like, shape (2,)
-        First m and b.
+    backend : Backend
     lr : float
         Learning rate.
     steps : int
-        Number of steps.
-    gradient : {"exact", "numerical"}
-        (Σ(ŷ − y)x, Σ(ŷ − y)), or central differences.
-    backend : str or Backend, optional
-        As for `dlfs_gpu.get_backend`.
+        Number of steps, 1 or more.
+    start : array_like, shape (2,)
+        First m and b.
+    points : array_like, shape (P, 2)
+        Pairs (x, y); the slide deck's two by default.
     """
-    if gradient not in ("exact", "numerical"):
-        raise ValueError(f"gradient is {gradient!r}; it must be 'exact' or 'numerical'")
-    place = get_backend(backend)
-    data = place.asarray(points, "float64")
-    xp = place.xp
-    # Both columns of the line's inputs: ŷ = A @ (m, b).
-    A = xp.stack([data[:, 0], xp.ones_like(data[:, 0])], axis=1)
-    y = data[:, 1]
+    data = backend.asarray(points, "float64")
+    x, y = data[:, 0], data[:, 1]
 
     def loss(line: Array) -> Array:
-        return sum_squared_error(A @ line, y)
+        return sum_squared_error(line[0] * x + line[1], y)
 
-    def exact(line: Array) -> Array:
-        return A.T @ (A @ line - y)
-
-    def numerical(line: Array) -> Array:
-        return numerical_gradient(loss, line)
-
-    slope = exact if gradient == "exact" else numerical
-    first = place.asarray(start, "float64")
-    _, path = gradient_descent(loss, first, lr, steps, gradient=slope)
-    errors = path @ A.T - y
-    curvature = place.to_numpy(A.T @ A)
-    return LinearRegression(
-        place.to_numpy(path),
-        place.to_numpy(0.5 * xp.sum(errors * errors, axis=1)),
-        place.to_numpy(slope(first)),
-        float(2 / np.linalg.eigvalsh(curvature)[-1]),
+    last, path = gradient_descent(loss, backend.asarray(start, "float64"), lr, steps)
+    return LineFit(
+        backend.to_numpy(path),
+        backend.to_numpy((path[0] - path[1]) / lr),
+        float(loss(path[0])),
+        float(loss(last)),
     )
 
 
-OPTIMIZER_RATES = {
+_RATES = {
     "SGD": 0.01,
     "Momentum": 0.01,
     "Nesterov": 0.01,
@@ -144,48 +80,29 @@ OPTIMIZER_RATES = {
     "RMSprop": 0.001,
     "Adam": 0.001,
 }
-"""Learning rates `compare_optimizers` uses: the book's defaults, and Adam's for RMSprop."""
 
 
-def compare_optimizers(
-    rates: dict[str, float] | None = None,
-    *,
-    updates: int = 500,
-    seed: int = 0,
-    backend: str | Backend | None = None,
-) -> dict[str, NDArray[np.float64]]:
-    """Train the same network on the embedded digits by each optimizer (6.1).
+def compare_optimizers(backend: Backend) -> dict[str, NDArray[np.float64]]:
+    """Train the same network on the embedded digits by each optimizer, for 500 updates (6.1).
 
-    All start from the same weights and see the same minibatches.
-
-    Parameters
-    ----------
-    rates : dict of str to float, optional
-        Learning rate of each optimizer; `OPTIMIZER_RATES` by default.
-    updates : int
-        Number of updates.
-    seed : int
-        Of the weights and the minibatches.
-    backend : str or Backend, optional
-        As for `dlfs_gpu.get_backend`.
+    The network is 64-50-50-10 with ReLU. All start from the same weights and see the same
+    minibatches; the rates are the book's defaults, and Adam's for RMSprop too.
 
     Returns
     -------
-    dict of str to array, shape (updates,)
+    dict of str to array, shape (500,)
         The minibatch losses of each.
     """
-    place = get_backend(backend)
-    train, _ = load_digits(backend=place)
+    train, _ = load_digits(backend=backend)
     losses = {}
-    for name, lr in (OPTIMIZER_RATES if rates is None else rates).items():
-        network = MultiLayerNet(64, [50, 50], 10, seed=seed, backend=place)
+    for name, lr in _RATES.items():
         trainer = Trainer(
-            network,
+            MultiLayerNet(64, [50, 50], 10, seed=0, backend=backend),
             *train,
             optimizer=name,
             optimizer_param={"lr": lr},
-            iterations=updates,
-            seed=seed,
+            iterations=500,
+            seed=0,
             verbose=False,
         )
         losses[name] = trainer.train().losses.astype(np.float64)

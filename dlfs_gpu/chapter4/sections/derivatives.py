@@ -1,15 +1,18 @@
-"""Derivatives (section 4.3)."""
+"""Numerical differentiation (section 4.3)."""
 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+import warnings
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from dlfs_gpu._validation import Array
-from dlfs_gpu.chapter4 import experiments, figures
-from dlfs_gpu.chapter4.model import Between, Plot, Row, Section, Setting
+from dlfs_gpu.backend import Backend
+from dlfs_gpu.chapter4 import figures
+from dlfs_gpu.chapter4.experiments.differences import difference_errors
+from dlfs_gpu.chapter4.model import Between, Check, Plot, Section, golden_tolerance
 from dlfs_gpu.functions import function_1, sigmoid, sigmoid_grad, step_function
 from dlfs_gpu.gradient import numerical_diff, tangent_line
 
@@ -17,192 +20,182 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def derivatives(setting: Setting) -> Section:
+def derivatives(backend: Backend) -> Section:
     """Return the numbers and figures of section 4.3."""
-    array, place = setting.array, setting.backend
-    digits = setting.digits(1e-10)
-    x = np.arange(0.0, 20.0, 0.1)
-
-    def diff(f: Any, points: Any, h: float = 1e-4, scheme: Any = "central") -> Array:
-        return numerical_diff(f, array(points), h, scheme=scheme, nominal_step=True)
-
-    def book_slope(z: float, dtype: str) -> Array:
-        s = sigmoid(place.asarray(z, dtype))
-        return (1 - s) * s
-
-    @functools.cache
-    def errors() -> experiments.DifferenceErrors:
-        return experiments.forward_against_central(backend=place)
-
-    def error_ratio(scheme: str) -> float:
-        halved = experiments.forward_against_central((0.01, 0.005), backend=place)
-        first, second = getattr(halved, scheme)
-        return float(first / second)
-
     return Section(
-        "Derivatives",
-        "The slope of f(x) = 0.01x² + 0.1x by finite differences. Digits are the chapter's to the "
-        "last one where it divides by 2h; they are 0.2 and 0.3 but for rounding.",
-        [
-            Row(
-                "forward difference at 5 and 10, h = 1e-50",
-                [0.0, 0.0],
-                lambda: experiments.lost_step(backend=place).slopes,
-                note="x + h is x: rounding swallows the step",
-            ),
-            Row("1e-50 in float32", 0.0, lambda: experiments.lost_step(backend=place).h_in_float32),
-            Row(
-                "central difference at 5 and 10, h = 1e-4",
-                [0.1999999999990898, 0.2999999999986347],
-                lambda: diff(function_1, [5, 10]),
-                digits,
-            ),
-            Row(
-                "forward difference at 5 and 10, h = 1e-4",
-                [0.20000099999917254, 0.3000009999976072],
-                lambda: diff(function_1, [5, 10], scheme="forward"),
-                digits,
-            ),
-            Row(
-                "divided by the step that rounding left",
-                [0.2, 0.3],
-                lambda: numerical_diff(function_1, array([5, 10])),
-                2e-12,
-                "what numerical_diff does unless told otherwise",
-            ),
-            Row(
-                "x² at 0, forward, h = 1e-4",
-                1e-4,
-                lambda: diff(lambda x: x**2, 0, scheme="forward"),
-                1e-18,
-                "h instead of 0",
-            ),
-            Row("x² at 0, central, h = 1e-4", 0.0, lambda: diff(lambda x: x**2, 0)),
-            Row(
-                "tangent at 5: slope, and value at 0",
-                [0.2, -0.25],
-                lambda: _line(tangent_line(function_1, 5.0)),
-                1e-11,
-                "y = 0.2x − 0.25",
-            ),
-            Row(
-                "tangent at 10: slope, and value at 0",
-                [0.3, -1.0],
-                lambda: _line(tangent_line(function_1, 10.0)),
-                1e-11,
-                "y = 0.3x − 1",
-            ),
-            Row(
-                "∂f/∂x0 of x0² + x1² at (3, 4)",
-                6.00000000000378,
-                lambda: diff(lambda x0: x0**2 + 4.0**2, 3),
-                digits,
-            ),
-            Row(
-                "∂f/∂x1 of x0² + x1² at (3, 4)",
-                7.999999999999119,
-                lambda: diff(lambda x1: 3.0**2 + x1**2, 4),
-                digits,
-            ),
-            Row(
-                "h halved: the forward error falls by a factor of",
-                2.0,
-                lambda: error_ratio("forward"),
-                0.01,
-                "e^x at 1: truncation in proportion to h",
-            ),
-            Row(
-                "h halved: the central error falls by a factor of",
-                4.0,
-                lambda: error_ratio("central"),
-                0.01,
-                "in proportion to h²",
-            ),
-            Row(
-                "best forward error over all h",
-                Between(1e-11, 1e-7),
-                lambda: errors().forward.min(),
-            ),
-            Row(
-                "best central error over all h",
-                Between(1e-15, 1e-9),
-                lambda: errors().central.min(),
-            ),
-            Row("slope of the sigmoid at 0", 0.25, lambda: sigmoid_grad(array(0.0))),
-            Row(
-                "(1 − σ)σ at 37, float64",
-                0.0,
-                lambda: book_slope(37.0, "float64"),
-                note="in theory the slope is nowhere 0",
-            ),
-            Row(
-                "(1 − σ)σ at 36, float64",
-                Between(1e-17, 1e-15),
-                lambda: book_slope(36.0, "float64"),
-            ),
-            Row("(1 − σ)σ at 17, float32", 0.0, lambda: book_slope(17.0, "float32")),
-            Row(
-                "(1 − σ)σ at 16, float32", Between(1e-8, 1e-6), lambda: book_slope(16.0, "float32")
-            ),
-            Row(
-                "sigmoid_grad at 37",
-                8.533047625744066e-17,
-                lambda: sigmoid_grad(array(37.0)),
-                1e-31,
-                "e^−37: computed without the subtraction",
-            ),
-            Row(
-                "slope of the step function at −1 and 1",
-                [0.0, 0.0],
-                lambda: diff(step_function, [-1, 1]),
-                note="0 everywhere but at 0: why networks use the sigmoid",
-            ),
-            Plot(
-                "tangents",
-                "The chapter's function and its tangents at 5 and 10, with numerical slopes.",
-                lambda: figures.tangents(
-                    x,
-                    function_1(x),
-                    {at: tangent_line(function_1, at)(x) for at in (5.0, 10.0)},
-                    "f(x) = 0.01x² + 0.1x",
-                ),
-            ),
-            Plot(
-                "secant",
-                "The true tangent at x, and the line through x and x + h whose slope the forward "
-                "difference gives. h is large here, to be seen.",
-                lambda: figures.secant(
-                    x,
-                    function_1(x),
-                    tangent_line(function_1, 5.0)(x),
-                    ((5.0, function_1(5.0)), (13.0, function_1(13.0))),
-                ),
-            ),
-            Plot(
-                "difference-errors",
-                "Error of forward and central differences of e^x at 1, by the step. Right: "
-                "truncation, which falls with h or h². Left: rounding, which grows as h shrinks.",
-                lambda: figures.lines(
-                    errors().steps,
-                    {"forward": errors().forward, "central": errors().central},
-                    xlabel="step h",
-                    ylabel="relative error",
-                    xscale="log",
-                    yscale="log",
-                ),
-            ),
-            Plot(
-                "step-and-sigmoid",
-                "Step function and sigmoid, and their slopes.",
-                lambda: _step_and_sigmoid(),
-            ),
-        ],
+        "4.3 Numerical differentiation",
+        "The slope of f(x) = 0.01x² + 0.1x by finite differences, and slopes of activations. "
+        "Where a difference is divided by 2h, as the chapter does, its digits are the chapter's "
+        "to the last one.",
+        [*_differences(backend), *_activations(backend)],
     )
 
 
-def _line(line: Any) -> list[float]:
-    """Return slope and intercept of a line."""
-    return [float(line(1.0) - line(0.0)), float(line(0.0))]
+def _differences(backend: Backend) -> list[Check | Plot]:
+    array = functools.partial(backend.asarray, dtype="float64")
+    tolerance = golden_tolerance(backend, 1e-10)
+    x = np.arange(0.0, 20.0, 0.1)
+
+    def diff(
+        f: Any, at: Any, h: float = 1e-4, scheme: Literal["central", "forward"] = "central"
+    ) -> Array:
+        return numerical_diff(f, array(at), h, scheme=scheme, nominal_step=True)
+
+    def tangent(at: float) -> list[float]:
+        line = tangent_line(function_1, at)
+        return [line(1.0) - line(0.0), line(0.0)]
+
+    errors = functools.cache(difference_errors)
+
+    def error_plot() -> Figure:
+        found = errors(backend)
+        return figures.lines(
+            found.steps,
+            {"forward": found.forward, "central": found.central},
+            xlabel="step h",
+            ylabel="relative error",
+            xscale="log",
+            yscale="log",
+        )
+
+    return [
+        Check(
+            "forward difference at 5 and 10, h = 1e-50",
+            [0.0, 0.0],
+            lambda: diff(function_1, [5, 10], 1e-50, "forward"),
+            note="x + h is x: rounding swallows the step. In float32 1e-50 itself is 0",
+            mistake="the notes: h = 10e-50 beside 1e-50 for the same step; 10e-50 is 1e-49",
+        ),
+        Check(
+            "forward difference at 5 and 10, h = 1e-50, divided by the step that rounding left",
+            ValueError,
+            lambda: numerical_diff(function_1, array([5, 10]), 1e-50, scheme="forward"),
+            note="what numerical_diff does unless told otherwise",
+        ),
+        Check(
+            "central difference at 5 and 10, h = 1e-4",
+            [0.1999999999990898, 0.2999999999986347],
+            lambda: diff(function_1, [5, 10]),
+            tolerance,
+            printed_in="book 4.3.2",
+            mistake="the notes: one digit short",
+        ),
+        Check(
+            "central difference at 5 and 10, divided by the step that rounding left",
+            [0.2, 0.3],
+            lambda: numerical_diff(function_1, array([5, 10])),
+            2e-12,
+            "the true slopes, 0.02x + 0.1",
+            printed_in="book 4.3.2",
+            mistake="the notes: 2.0 and 3.0",
+        ),
+        Check(
+            "forward difference at 5 and 10, h = 1e-4",
+            [0.20000099999917254, 0.3000009999976072],
+            lambda: diff(function_1, [5, 10], scheme="forward"),
+            tolerance,
+        ),
+        Check(
+            "x² at 0, forward and central, h = 1e-4",
+            [1e-4, 0.0],
+            lambda: [
+                diff(lambda x: x**2, 0, scheme="forward"),
+                diff(lambda x: x**2, 0),
+            ],
+            1e-18,
+            "h against 0",
+            mistake="the notes: y = x*2 for x², which is x**2",
+        ),
+        Check(
+            "tangents at 5 and 10: slope, and value at 0",
+            [[0.2, -0.25], [0.3, -1.0]],
+            lambda: [tangent(5.0), tangent(10.0)],
+            1e-11,
+            "y = 0.2x − 0.25 and y = 0.3x − 1",
+        ),
+        Check(
+            "partial derivatives of x0² + x1² at (3, 4)",
+            [6.00000000000378, 7.999999999999119],
+            lambda: [diff(lambda x0: x0**2 + 4.0**2, 3), diff(lambda x1: 3.0**2 + x1**2, 4)],
+            tolerance,
+            printed_in="book 4.3.3",
+        ),
+        Plot(
+            "tangents",
+            "The chapter's function and its tangents at 5 and 10, with numerical slopes.",
+            lambda: figures.tangents(
+                x,
+                function_1(x),
+                {at: tangent_line(function_1, at)(x) for at in (5.0, 10.0)},
+                "f(x) = 0.01x² + 0.1x",
+            ),
+        ),
+        Plot(
+            "secant",
+            "The true tangent at x, and the line through x and x + h whose slope the forward "
+            "difference gives. h is large here, to be seen.",
+            lambda: figures.secant(
+                x,
+                function_1(x),
+                tangent_line(function_1, 5.0)(x),
+                ((5.0, function_1(5.0)), (13.0, function_1(13.0))),
+            ),
+        ),
+        Plot(
+            "difference-errors",
+            "Error of forward and central differences of e^x at 1, by the step. Right: truncation, "
+            "which falls with h or h². Left: rounding, which grows as h shrinks.",
+            error_plot,
+        ),
+    ]
+
+
+def _activations(backend: Backend) -> list[Check | Plot]:
+    array = functools.partial(backend.asarray, dtype="float64")
+
+    def textbook_slope(z: float, dtype: str) -> float:
+        s = sigmoid(backend.asarray(z, dtype))
+        return float((1 - s) * s)
+
+    def sigmoid_without_warning() -> Array:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return sigmoid(array([-1000, 1000]))
+
+    return [
+        Check("slope of the sigmoid at 0", 0.25, lambda: sigmoid_grad(array(0.0))),
+        Check(
+            "(1 − σ)σ at 37 in float64, and at 17 in float32",
+            [0.0, 0.0],
+            lambda: [textbook_slope(37.0, "float64"), textbook_slope(17.0, "float32")],
+            note="in theory the slope is nowhere 0",
+        ),
+        Check(
+            "the lesser of (1 − σ)σ at 36 in float64, and at 16 in float32",
+            Between(1e-17, 1e-15),
+            lambda: min(textbook_slope(36.0, "float64"), textbook_slope(16.0, "float32")),
+        ),
+        Check(
+            "sigmoid_grad at 37",
+            8.533047625744066e-17,
+            lambda: sigmoid_grad(array(37.0)),
+            1e-31,
+            "e^−37: computed without the subtraction",
+        ),
+        Check(
+            "sigmoid of −1000 and 1000, warnings being errors",
+            [0.0, 1.0],
+            sigmoid_without_warning,
+            mistake="the book's code: a warning, because exp(1000) overflows",
+        ),
+        Check(
+            "slope of the step function at −1 and 1",
+            [0.0, 0.0],
+            lambda: numerical_diff(step_function, array([-1, 1])),
+            note="0 everywhere but at 0: why networks use the sigmoid",
+        ),
+        Plot("step-and-sigmoid", "Step function and sigmoid, and their slopes.", _step_and_sigmoid),
+    ]
 
 
 def _step_and_sigmoid() -> Figure:

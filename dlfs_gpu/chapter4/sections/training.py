@@ -5,23 +5,21 @@ from __future__ import annotations
 import functools
 import os
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
 from dlfs_gpu.backend import Backend
 from dlfs_gpu.chapter4 import figures
-from dlfs_gpu.chapter4.model import Between, Plot, Row, Section, Setting
-from dlfs_gpu.data.datasets import Splits, load_digits, load_mnist
+from dlfs_gpu.chapter4.model import Between, Check, Plot, Section
+from dlfs_gpu.data import load_digits, load_mnist
 from dlfs_gpu.data.minibatches import MinibatchSampler
-from dlfs_gpu.data.published import DATA_VARIABLE, cache_folder
+from dlfs_gpu.data.mnist import DATA_VARIABLE, cache_folder
+from dlfs_gpu.data.splits import Splits
 from dlfs_gpu.models import TwoLayerNet
 from dlfs_gpu.training import History, Trainer
 
-MNIST = "MNIST"
-UPDATES = 10_000
-
-SOURCE_LOG = {
+_LOG = {
     0: (0.112366666667, 0.1135),
     600: (0.783283333333, 0.7899),
     1200: (0.88015, 0.8839),
@@ -40,151 +38,137 @@ SOURCE_LOG = {
     9000: (0.944716666667, 0.9436),
     9600: (0.945733333333, 0.9449),
 }
-"""Training and test accuracy that the source prints, by iteration; its run had no seed."""
+"""Training and test accuracy that the notes print, by iteration; their run had no seed."""
 
 
-def training_data(backend: Backend, data_dir: Path | None) -> tuple[str, Splits]:
-    """Return MNIST if it is at hand, else the embedded digits; nothing is downloaded.
+def training(backend: Backend, data_dir: Path | None = None) -> Section:
+    """Return the numbers and figures of the chapter's training, on MNIST if it is at hand.
+
+    Else it is on the embedded digits; nothing is downloaded.
 
     Raises
     ------
     FileNotFoundError
         If a folder is named, by `data_dir` or ``DLFS_GPU_DATA``, and lacks some of the files.
     """
-    if data_dir is not None or os.environ.get(DATA_VARIABLE):
-        return MNIST, load_mnist(data_dir=data_dir, backend=backend)
-    try:
-        return MNIST, load_mnist(data_dir=cache_folder("mnist"), backend=backend)
-    except FileNotFoundError:
-        return "the embedded digits", load_digits(backend=backend)
+    data = _mnist(backend, data_dir)
+    on_mnist = data is not None
+    train, test = data if data is not None else load_digits(backend=backend)
+    name = "MNIST" if on_mnist else "the embedded digits"
 
+    def trainer(gradient: Literal["backprop", "difference"], iterations: int) -> Trainer:
+        return Trainer(
+            TwoLayerNet(train[0].shape[1], 50, 10, seed=0, backend=backend),
+            *train,
+            *test,
+            optimizer_param={"lr": 0.1},
+            iterations=iterations,
+            gradient=gradient,
+            seed=0,
+            verbose=False,
+        )
 
-def training(setting: Setting) -> Section:
-    """Train the two-layer network by the chapter's recipe, and return its numbers and figures."""
-    assert setting.data is not None
-    name, (train, test) = setting.data
-    network = _network(setting, train)
-    trainer = Trainer(
-        network,
-        *train,
-        *test,
-        optimizer_param={"lr": 0.1},
-        iterations=UPDATES,
-        seed=0,
-        verbose=False,
-    )
-    history = trainer.train()
-    known = name == MNIST
+    @functools.cache
+    def history() -> History:
+        return trainer("backprop", 10_000).train()
+
+    def numerical_losses_differ() -> float:
+        """Train by numerical gradients for 20 updates, and compare with backpropagation."""
+        losses = trainer("difference", 20).train().losses
+        return float(np.abs(losses - history().losses[:20]).max())
+
+    def accuracies(iteration: int) -> tuple[float, float]:
+        at = history().iterations.index(iteration)
+        return history().train_accuracy[at], history().test_accuracy[at]
+
+    log = [
+        Check(
+            f"training and test accuracy after {iteration:,} updates",
+            list(printed),
+            functools.partial(accuracies, iteration),
+            # The first line is chance, and the second on the steepest part of the curve.
+            0.02 if iteration >= 1200 else 0.1,
+            printed_in="notes",
+        )
+        for iteration, printed in _LOG.items()
+    ]
     return Section(
-        "Training",
-        f"The chapter's recipe: batches of 100 drawn at random, learning rate 0.1, {UPDATES:,} "
-        f"updates, on {name}. "
+        "4.5.2 and 4.5.3 Training",
+        "The chapter's recipe: a network with 50 hidden units, minibatches of 100 drawn at "
+        f"random, learning rate 0.1, 10,000 updates, on {name}."
         + (
-            "The source's log stands beside this run's. Neither network began with the other's "
-            "weights, so they agree to a point or two, not in digits."
-            if known
-            else "MNIST is not at hand, so there is nothing to set beside the source's log: put "
-            f"its four files into a folder, and name it with --data-dir or in {DATA_VARIABLE}."
+            " The log that the notes print stands beside this run's. Neither network began with "
+            "the other's weights, so they agree to a point or two, not in digits."
+            if on_mnist
+            else ""
         ),
         [
-            *(_log_rows(history) if known else []),
-            Row(
+            *(log if on_mnist else []),
+            Check(
                 "test accuracy at the end",
-                Between(low=0.94 if known else 0.95),
-                lambda: history.test_accuracy[-1],
+                Between(low=0.94 if on_mnist else 0.95),
+                lambda: history().test_accuracy[-1],
             ),
-            Row(
+            Check(
                 "training and test accuracy at the end, difference",
-                Between(high=0.02 if known else 0.06),
-                lambda: abs(history.train_accuracy[-1] - history.test_accuracy[-1]),
+                Between(high=0.02 if on_mnist else 0.06),
+                lambda: abs(history().train_accuracy[-1] - history().test_accuracy[-1]),
                 note="the network has learned digits, not its training data by heart",
             ),
-            Row("loss at the first update", np.log(10), lambda: history.losses[0], 0.1, "ln 10"),
-            Row(
+            Check(
+                "loss at the first update",
+                np.log(10),
+                lambda: history().losses[0],
+                0.1,
+                "ln 10: as good as guessing",
+            ),
+            Check(
                 "loss over the last 100 updates",
                 Between(high=0.3),
-                lambda: history.losses[-100:].mean(),
+                lambda: history().losses[-100:].mean(),
             ),
-            Row(
-                "share of 60,000 images seen in 600 batches of 100",
+            Check(
+                "share of 60,000 images among 600 minibatches of 100",
                 1 - np.exp(-1),
-                share_seen,
+                lambda: len(np.unique(MinibatchSampler(60_000, 100, seed=0).draw(600))) / 60_000,
                 0.005,
-                "drawn with replacement: 63.2 %",
+                "drawn with replacement: 1 − 1/e",
+                mistake="the notes: “an epoch sees all data once”",
             ),
-            Row(
+            Check(
                 "numerical gradients: losses of 20 updates",
                 Between(high=1e-5),
-                lambda: _numerical_losses(setting, train, history),
-                note="greatest difference from backpropagation, same seed",
+                numerical_losses_differ,
+                note="greatest difference from backpropagation, same weights and minibatches",
             ),
             Plot(
                 "training-loss",
                 f"Loss of each minibatch while learning {name}.",
-                lambda: figures.loss_curve(history.losses),
+                lambda: figures.loss_curve(history().losses),
             ),
             Plot(
                 "training-accuracy",
-                "Accuracy on all training and all test data, once per epoch. The curves lie on "
-                "each other: no over-fitting."
-                if known
-                else "Accuracy on all training and all test data, once per epoch.",
+                "Accuracy on all training and all test data, once per epoch."
+                + (" The curves lie on each other: no over-fitting." if on_mnist else ""),
                 lambda: figures.accuracy_curve(
-                    np.asarray(history.iterations) / trainer.iter_per_epoch,
-                    history.train_accuracy,
-                    history.test_accuracy,
+                    np.asarray(history().iterations) / (train[0].shape[0] // 100),
+                    history().train_accuracy,
+                    history().test_accuracy,
                 ),
             ),
         ],
+        ""
+        if on_mnist
+        else "MNIST is not at hand, so the embedded digits were learned, and nothing stands beside "
+        f"the log of the notes: name the folder of its files with --data-dir or in {DATA_VARIABLE}",
     )
 
 
-def _network(setting: Setting, train: Any) -> TwoLayerNet:
-    return TwoLayerNet(train[0].shape[1], 50, 10, seed=0, backend=setting.backend)
-
-
-def _log_rows(history: History) -> list[Row]:
-    """Return a row for each line of the source's log."""
-    found = dict(
-        zip(
-            history.iterations,
-            zip(history.train_accuracy, history.test_accuracy, strict=True),
-            strict=True,
-        )
-    )
-    rows = []
-    for iteration, accuracies in SOURCE_LOG.items():
-        # The first line is chance, and the second on the steepest part of the curve.
-        tolerance = 0.02 if iteration >= 1200 else 0.1
-        rows.append(
-            Row(
-                f"training and test accuracy after {iteration} updates",
-                list(accuracies),
-                functools.partial(found.get, iteration),
-                tolerance,
-            )
-        )
-    return rows
-
-
-def share_seen() -> float:
-    """Return the share of 60,000 samples that is among 600 minibatches of 100."""
-    drawn = MinibatchSampler(60_000, 100, seed=0).draw(600)
-    return len(np.unique(drawn)) / 60_000
-
-
-def _numerical_losses(setting: Setting, train: Any, history: History) -> float:
-    """Train by numerical gradients for 20 updates, and compare with backpropagation."""
-    x, t = train
-    trainer = Trainer(
-        _network(setting, train),
-        x,
-        t,
-        optimizer_param={"lr": 0.1},
-        iterations=20,
-        gradient="difference",
-        seed=0,
-        evaluate_sample_num_per_epoch=100,
-        verbose=False,
-    )
-    return float(np.abs(trainer.train().losses - history.losses[:20]).max())
+def _mnist(backend: Backend, data_dir: Path | None) -> Splits | None:
+    """Return MNIST, or None if no folder is named and it has not been downloaded."""
+    if data_dir is not None or os.environ.get(DATA_VARIABLE):
+        return load_mnist(data_dir=data_dir, backend=backend)
+    try:
+        return load_mnist(data_dir=cache_folder("mnist"), backend=backend)
+    except FileNotFoundError:
+        return None

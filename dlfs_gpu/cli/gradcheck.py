@@ -1,0 +1,30 @@
+"""The command ``gradcheck``."""
+
+from __future__ import annotations
+
+import typer
+
+from dlfs_gpu._validation import check_count
+from dlfs_gpu.backend import get_backend
+from dlfs_gpu.cli.data import load_data
+from dlfs_gpu.cli.network import make_network
+from dlfs_gpu.cli.settings import GradcheckSettings, command_with
+from dlfs_gpu.gradient_check import check_gradients
+
+
+@command_with(GradcheckSettings)
+def gradcheck(settings: GradcheckSettings) -> None:
+    """Check backpropagation by numerical gradients.
+
+    Exits with 1 if one is wrong.
+    """
+    count = check_count("mini_batch_size", settings.mini_batch_size)
+    backend = get_backend(settings.backend)
+    data = load_data(settings, backend)
+    network = make_network(settings, data, backend)
+    network.freeze_dropout()
+    x, t = data.x_train[:count], data.t_train[:count]
+    report = check_gradients(network, x, t, h=settings.h, method=settings.method)
+    typer.echo(report)
+    if not report.ok:
+        raise typer.Exit(1)
