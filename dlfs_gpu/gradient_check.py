@@ -94,8 +94,9 @@ def check_gradients(
     element of a gradient in which samples and classes are weighted at random. Rounding errors are
     shares of the terms that make up a gradient, not of their sum, so where the sum is 0, at a
     minimum or by symmetry, only the random sum tells how large they are. Errors that the method
-    cannot but make are never a fault: 16·eps·(1 + |L|)/h by rounding, for methods that evaluate
-    the loss L, and h², but no more than 1e-14, by truncation for ``"difference"``.
+    cannot but make are never a fault: 16·eps of the largest element of the layer's gradients,
+    which are sums of like terms; 16·eps·(1 + |L|)/h by rounding, for methods that evaluate the loss
+    L; and h², but no more than 1e-14, by truncation for ``"difference"``.
 
     At its kink `Relu` has no derivative: backpropagation takes 0, a central difference ½, and
     whoever is so near that the step or rounding takes it across gets something between. Samples of
@@ -115,7 +116,7 @@ def check_gradients(
             h = _EVALUATION_STEP if evaluated else _difference_step(network, x)
         kinks = _kinks(network, x, h)
         with network.params.replaced(_moved_biases(network, x, h) if kinks else {}):
-            scales = _typical_rows(network, x, t)
+            scales, sizes = _typical_scales(network, x, t)
             loss, gradient = (
                 _fused_gradient(network, x, t) if fused else network._loss_and_gradient(x, t)
             )
@@ -140,7 +141,8 @@ def check_gradients(
                 f"{tuple(gradient[key].shape)}; it must have the parameter's, "
                 f"{tuple(numerical[key].shape)}",
             )
-        checks[key] = compare(gradient[key], numerical[key], rows, noise, tolerance)
+        rounding = 16 * np.finfo(np.float64).eps * sizes[key]
+        checks[key] = compare(gradient[key], numerical[key], rows, noise + rounding, tolerance)
     return GradientReport(checks, method, h, tolerance, kinks)
 
 
@@ -256,7 +258,7 @@ def _kinks(network: Network, x: Array, h: float) -> int:
     """Return how many inputs are so near a kink that moving a weight by h, or rounding, crosses it.
 
     Follows bounds through the layers: by how much inputs may change, and how wrong they may be.
-    Layers that are neither linear nor elementwise are taken to pass both on.
+    Layers that are neither linear nor elementwise are taken to pass on the largest of both.
     """
     network._forward(x, training=True)
     xp = namespace_of(x)
@@ -276,18 +278,32 @@ def _kinks(network: Network, x: Array, h: float) -> int:
             change = max(change * widest, h * max(1.0, largest(layer.x)))
         elif hasattr(layer, "lipschitz"):
             change, error = change * layer.lipschitz, error * layer.lipschitz
+        else:
+            error = xp.max(error)
+            change = max(change, h) if getattr(layer, "params", None) else change
     return count
 
 
-def _typical_rows(network: Network, x: Array, t: Array) -> dict[str, Array]:
-    """Return the scale of each row of a gradient with samples and classes weighted at random."""
+def _typical_scales(
+    network: Network, x: Array, t: Array
+) -> tuple[dict[str, Array], dict[str, float]]:
+    """Return scales of a gradient with samples and classes weighted at random.
+
+    Of each row, and of all parameters of its layer, whose gradients are sums of like terms.
+    """
     network._loss(x, t, training=True)
     dout = network.loss_layer.backward()
     xp = namespace_of(dout)
     weights = np.random.default_rng(0).standard_normal(dout.shape)
     weights = xp.asarray(weights, dtype=dout.dtype, device=device(dout))
     gradient = network._backward(dout * weights)
-    return {key: largest_of_rows(values) for key, values in gradient.items()}
+    rows = {key: largest_of_rows(values) for key, values in gradient.items()}
+    layers = []
+    for layer in network.layers:
+        params = getattr(layer, "params", {})
+        largest_of_all = max((largest(layer.grads[name]) for name in params), default=0.0)
+        layers.append(dict.fromkeys(params, largest_of_all))
+    return rows, network.params.collect(layers)
 
 
 def _moved_biases(network: Network, x: Array, h: float) -> dict[str, Array]:

@@ -19,13 +19,11 @@ References
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from array_api_compat import device
 
 from dlfs_gpu._validation import ArgumentError, Array, as_float, check_fraction, namespace_of
-from dlfs_gpu.differences.series import FAR
+from dlfs_gpu.differences.logistic import logistic_difference, logistic_saved
 from dlfs_gpu.functions import relu, sigmoid, sigmoid_grad
 from dlfs_gpu.kernels.host import has_loop
 
@@ -154,7 +152,7 @@ class Sigmoid:
 
     def saved(self) -> tuple[Array, ...]:
         """Return q / (1 + q), q and x, each (N, F, 1), where q = exp(−x)."""
-        return _sigmoid_saved(self.x[..., None])
+        return logistic_saved(self.x[..., None])
 
     @has_loop("sigmoid")
     def difference(self, d: Array, a: Array, q: Array, x: Array) -> Array:
@@ -163,7 +161,7 @@ class Sigmoid:
         From σ(x+d) = s·e^d / (1 − s + s·e^d). Both sides of the fraction divided by s, with
         q = (1−s)/s = exp(−x): E · q/(1+q) / (q + e^d), where neither tail loses digits.
         """
-        return _sigmoid_difference(d, a, q, x)
+        return logistic_difference(d, a, q, x)
 
 
 class Tanh:
@@ -185,7 +183,7 @@ class Tanh:
 
     def saved(self) -> tuple[Array, ...]:
         """Return what `Sigmoid.saved` does, of 2x."""
-        return _sigmoid_saved(2 * self.x[..., None])
+        return logistic_saved(2 * self.x[..., None])
 
     @has_loop("tanh")
     def difference(self, d: Array, a: Array, q: Array, x: Array) -> Array:
@@ -193,7 +191,7 @@ class Tanh:
 
         Written as 2 (σ(2x + 2d) − σ(2x)), because tanh x = 2σ(2x) − 1: 1 − t² would lose digits.
         """
-        return 2 * _sigmoid_difference(2 * d, a, q, x)
+        return 2 * logistic_difference(2 * d, a, q, x)
 
 
 class Relu:
@@ -329,34 +327,3 @@ class Dropout:
     def difference(self, d: Array, *mask: Array) -> Array:
         """Return mask·d: (x + d)·mask − x·mask with the mask held fixed."""
         return d * mask[0] if mask else d
-
-
-def _sigmoid_saved(x: Array) -> tuple[Array, Array, Array]:
-    xp = namespace_of(x)
-    q = xp.exp(-xp.maximum(x, xp.full_like(x, -_exp_limit(x))))
-    return q / (1 + q), q, x
-
-
-def _sigmoid_difference(d: Array, a: Array, q: Array, x: Array) -> Array:
-    xp = namespace_of(d)
-    largest = max(float(xp.max(d)), -float(xp.min(d)))
-    limit = _exp_limit(x)
-    if largest <= FAR and float(xp.max(xp.abs(x))) <= limit:
-        e = xp.expm1(d)
-        out = a * e
-        # q + exp(d); where d is moderate 1 + e is as exact, and spares an exponential.
-        out /= (1 + q) + e if largest <= 1 else q + xp.exp(d)
-        return out
-    # Exponentials of d or x may overflow, but there is nothing left to cancel: of σ(x) and
-    # σ(x + d), or of σ(−x) and σ(−x − d) where these are the smaller ones, one is nothing to the
-    # other, or both are as small as numbers can be.
-    moved = x + d
-    far = xp.where(x < 0, sigmoid(moved) - sigmoid(x), sigmoid(-x) - sigmoid(-moved))
-    is_near = (xp.abs(d) <= FAR) & (xp.abs(x) <= limit)
-    d = xp.where(is_near, d, xp.zeros_like(d))
-    return xp.where(is_near, a * xp.expm1(d) / (q + xp.exp(d)), far)
-
-
-def _exp_limit(x: Array) -> int:
-    """Return the largest whole number whose exponential does not overflow."""
-    return math.floor(math.log(namespace_of(x).finfo(x.dtype).max))

@@ -54,7 +54,7 @@ class SoftmaxWithLoss:
         xp = namespace_of(x)
         self.t = label_rows(t, x.shape[-1], x.dtype) if t.ndim == 1 else t
         self.log_y = log_softmax(x)
-        return -xp.mean(xp.sum(self.t * self.log_y, axis=-1), axis=-1)
+        return -xp.mean(xp.sum(self.log_y * self.t, axis=-1), axis=-1)
 
     def predict(self, x: Array) -> Array:
         """Return softmax(x)."""
@@ -226,7 +226,7 @@ class SigmoidWithLoss:
         xp = namespace_of(x)
         self.x, self.t = x, t
         # −log σ(x) = max(−x, 0) + log(1 + exp(−|x|))
-        losses = relu(x) - t * x + xp.log1p(xp.exp(-xp.abs(x)))
+        losses = relu(x) - x * t + xp.log1p(xp.exp(-xp.abs(x)))
         return xp.mean(xp.sum(losses, axis=-1), axis=-1)
 
     def predict(self, x: Array) -> Array:

@@ -20,6 +20,7 @@ from dlfs_gpu._validation import (
     namespace_of,
 )
 from dlfs_gpu.backend import blas_threads, get_backend, memory_budget, run_in_chunks
+from dlfs_gpu.differences.forward import Unfollowed
 from dlfs_gpu.differences.stack import difference_gradients
 from dlfs_gpu.gradient import numerical_gradient
 from dlfs_gpu.losses import SoftmaxWithLoss
@@ -176,8 +177,9 @@ class Network:
             `dlfs_gpu.default_step` for the others.
         method : {"difference", "batched", "loop"}
             All give the same difference. ``"difference"`` follows each change through the layers
-            (`dlfs_gpu.differences`); ``"batched"`` evaluates the loss for many perturbed copies
-            at a time; ``"loop"``, the chapter's, for one.
+            (`dlfs_gpu.differences`), or, where one has no `difference`, through its ``forward``,
+            called with a `dlfs_gpu.Differenced` array; ``"batched"`` evaluates the loss for many
+            perturbed copies at a time; ``"loop"``, the chapter's, for one.
         max_memory : int, optional
             Bytes to use for work in flight: 256 MiB by default, half of the free memory on a GPU.
         threads : int, optional
@@ -196,8 +198,8 @@ class Network:
             Further: if h is not positive and finite, or lost in rounding; if `max_memory` is too
             small; if dropout is on and not frozen, for ``"batched"`` and ``"loop"``.
         TypeError
-            Further: if the method is ``"difference"`` and a layer has none, or only one that it
-            inherited while its ``forward`` is its own.
+            Further: if the method is ``"difference"``, and the ``forward`` of a layer that has no
+            `difference` does something that has no rule.
         """
         method = check_choice("method", method, get_args(GradientMethod))
         with self._lock:
@@ -254,12 +256,15 @@ class Network:
         the loss would lose digits where targets are near the predictions.
         """
         xp = namespace_of(x)
+        x64 = xp.astype(x, xp.float64, copy=False)
         wide = self.params.replaced(self.params.in_float64())
         with blas_threads(self.sizes, x.shape[0]), wide:
-            loss = self._loss(xp.astype(x, xp.float64, copy=False), t, training=True)
+            others = Unfollowed(self.layers, self.loss_layer)
+            loss = self._loss(x64, t, training=True)
             gradients = difference_gradients(
                 self.layers, self.loss_layer, h, x.dtype, max_memory=max_memory, threads=threads
             )
+            others.add_gradients(gradients, x64, t, h, x.dtype, max_memory)
         loss = xp.astype(loss, x.dtype, copy=False)
         return loss, self._with_decay(self.params.collect(gradients))
 

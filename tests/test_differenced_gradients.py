@@ -202,6 +202,56 @@ class TestLibraryFunctions:
                 )
 
 
+LAYERS: dict[str, Callable[[Library], Any]] = {
+    "Affine": lambda lib: dlfs_gpu.Affine(
+        lib.asarray(np.arange(12.0).reshape(4, 3) / 8 - 0.5), lib.asarray([0.5, 0.0, -1.0])
+    ),
+    "Sigmoid": lambda lib: dlfs_gpu.Sigmoid(),
+    "Tanh": lambda lib: dlfs_gpu.Tanh(),
+    "Relu": lambda lib: dlfs_gpu.Relu(),
+    "Identity": lambda lib: dlfs_gpu.Identity(),
+    "Dropout": lambda lib: dlfs_gpu.Dropout(0.5, seed=0),
+}
+
+
+class TestLayers:
+    """Two ways to one result: a layer's own rule, and its forward on arrays with changes."""
+
+    X = np.array([[0.0, 2.0, -1.0, 0.125], [-30.0, 40.0, 0.5, -0.25]])
+    D = np.array([1.0, -1.0, 0.125, 1e-3, -30.0, 1e-30]) * np.array([[[1.0], [0.5]] * 2] * 2)
+
+    @pytest.mark.parametrize("name", LAYERS)
+    def test_layers(self, lib: Library, name: str) -> None:
+        layer = LAYERS[name](lib)
+        if name == "Dropout":
+            layer.frozen = True
+        x, d = lib.asarray(self.X), lib.asarray(self.D)
+        out = layer.forward(x)
+        own = lib.to_numpy(layer.difference(lib.asarray(self.D), *layer.saved()))
+        moved = Differenced(x, lib.xp.permute_dims(d, (2, 0, 1)))
+        result = layer.forward(moved)
+        np.testing.assert_array_equal(lib.to_numpy(result.value), lib.to_numpy(out))
+        change = np.moveaxis(lib.to_numpy(result.change), 0, -1)
+        scale = np.max(np.abs(own), axis=(0, 1))
+        assert (np.abs(change - own) <= 16 * lib.eps * scale).all()
+
+    @pytest.mark.parametrize(
+        "name", ["SoftmaxWithLoss", "SigmoidWithLoss", "SumSquaredError", "MeanSquaredError"]
+    )
+    def test_losses(self, lib: Library, name: str) -> None:
+        loss = getattr(dlfs_gpu, name)()
+        t = lib.asarray(np.array([[0.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 0.0]]))
+        x, d = lib.asarray(self.X), lib.asarray(self.D)
+        value = loss.forward(x, t)
+        own = loss.difference(lib.asarray(self.D), lib.xp.zeros_like(d), *loss.saved())
+        expected = lib.to_numpy(own).astype(np.float64).mean(axis=0)
+        result = loss.forward(Differenced(x, lib.xp.permute_dims(d, (2, 0, 1))), t)
+        np.testing.assert_array_equal(lib.to_numpy(result.value), lib.to_numpy(value))
+        terms = np.abs(self.D).sum(axis=(0, 1)) * 64
+        error = np.abs(lib.to_numpy(result.change) - expected)
+        assert (error <= 4 * lib.eps * terms).all()
+
+
 class TestChunks:
     def test_any_shape(self, lib: Library) -> None:
         """Whatever the axes, elements come back at their place."""

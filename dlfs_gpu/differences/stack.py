@@ -70,32 +70,24 @@ def difference_gradients(
     -------
     list of dict
         For each layer its gradients by the names of its parameters, in their shapes and in
-        `dtype`; sums over samples are taken in float64. Those of layers without are empty.
+        `dtype`; sums over samples are taken in float64. Those of layers without, and of those
+        that are not `followed`, are empty.
 
     Raises
     ------
-    TypeError
-        If a layer has no `difference` that belongs to its ``forward``, or has parameters and is
-        not `Linear`.
     ArgumentError
         If `max_memory` is too small for one block, or `threads` is not positive.
     """
     if threads is not None:
         check_count("threads", threads)
-    for layer in (*layers, loss):
-        _check_difference(layer)
-    saved = [layer.saved() for layer in layers]
     gradients: list[dict[str, Array]] = []
-    for position, layer in enumerate(layers):
-        if not getattr(layer, "params", None):
+    for position, (layer, is_followed) in enumerate(
+        zip(layers, followed(layers, loss), strict=True)
+    ):
+        if not is_followed:
             gradients.append({})
             continue
-        if not is_linear(layer):
-            raise TypeError(
-                f"the layer {type(layer).__name__} has parameters, and no weight_difference to "
-                "say what moving them does; use method='batched', which only needs forward"
-            )
-        after = list(zip(layers[position + 1 :], saved[position + 1 :], strict=True))
+        after = [(behind, behind.saved()) for behind in layers[position + 1 :]]
         budget = memory_budget(layer.x, max_memory)
         tail = Tail(layer, after, loss, h, dtype, budget)
         total = tail.by_odd_powers()
@@ -108,23 +100,33 @@ def difference_gradients(
     return gradients
 
 
-def _check_difference(layer: Any) -> None:
-    """Raise TypeError if a layer, or loss, has no `difference`, or not for its own ``forward``."""
-    name = type(layer).__name__
-    remedy = "use method='batched', which only needs forward"
-    if not (hasattr(layer, "difference") and hasattr(layer, "saved")):
-        raise TypeError(f"the layer {name} has no difference and saved; {remedy}")
+def followed(layers: Sequence[Any], loss: Any) -> list[bool]:
+    """Say of each layer whether changes of its parameters can be followed through those behind.
+
+    It must be `Linear`, and all behind it must have a `difference`.
+    """
+    result = []
+    behind = _has_difference(loss)
+    for layer in reversed(layers):
+        own = _has_difference(layer)
+        result.append(behind and own and is_linear(layer))
+        behind &= own
+    return result[::-1]
+
+
+def _has_difference(layer: Any) -> bool:
+    """Say whether a layer, or loss, has a `difference` that belongs to its own ``forward``.
+
+    One that is inherited does not where ``forward`` is written anew.
+    """
+    if "forward" in vars(layer) or not (hasattr(layer, "difference") and hasattr(layer, "saved")):
+        return False
     owners = type(layer).__mro__
-    depth = {
-        method: next(k for k, owner in enumerate(owners) if method in vars(owner))
+    forward, *others = (
+        next((k for k, owner in enumerate(owners) if method in vars(owner)), 0)
         for method in ("forward", "difference", "saved")
-    }
-    if "forward" in vars(layer) or depth["forward"] < max(depth["difference"], depth["saved"]):
-        owner = owners[depth["difference"]].__name__
-        raise TypeError(
-            f"the layer {name} has a forward of its own, but the difference of {owner}, which "
-            f"does not belong to it; write its difference and saved, or {remedy}"
-        )
+    )
+    return forward >= max(others)
 
 
 def _on_device(tail: Tail, budget: int) -> Array:

@@ -15,6 +15,7 @@ import numpy as np
 
 from dlfs_gpu._validation import Array
 from dlfs_gpu.differences.arithmetic import log_ratio, not_below_zero, over, two_sum, where_far
+from dlfs_gpu.differences.logistic import logistic_difference, logistic_saved
 from dlfs_gpu.differences.pointwise import pointwise
 
 
@@ -141,31 +142,9 @@ def _cosh(xp: Any, out: Array, x: Array, d: Array) -> Array:
 
 
 @pointwise("tanh")
-def _tanh(xp: Any, _out: Array, x: Array, d: Array) -> Array:
-    """Return tanh X − tanh x by expm1(2d), with x turned positive.
-
-    tanh X − tanh x = 2u/(1 + u) · E/(1 + u + E), where u = e^−2x and E = expm1(2d).
-    """
-    u = xp.exp(-2 * xp.abs(x))
-    slope = xp.where(x < 0, -2 * u, 2 * u) / (1 + u)
-
-    def near() -> Array:
-        e = xp.expm1(xp.where(x < 0, -2 * d, 2 * d))
-        return slope * e / ((1 + u) + e)
-
-    def far() -> Array:
-        # Across 0 the two have opposite signs. On one side the larger one is written by the
-        # smaller, e^−2|x|(1 − e^−2|d|), which neither overflows nor cancels.
-        moved = x + d
-        crosses = (x < 0) != (moved < 0)
-        least = xp.where(xp.abs(moved) < xp.abs(x), moved, x)
-        most = xp.where(xp.abs(moved) < xp.abs(x), x, moved)
-        v, w = xp.exp(-2 * xp.abs(least)), xp.exp(-2 * xp.abs(most))
-        beside = -2 * v * xp.expm1(-2 * xp.abs(d)) / ((1 + v) * (1 + w))
-        beside = xp.where(d < 0, -beside, beside)
-        return xp.where(crosses, xp.tanh(moved) - xp.tanh(x), beside)
-
-    return where_far(xp, xp.abs(d) > 1, near, far)
+def _tanh(_xp: Any, _out: Array, x: Array, d: Array) -> Array:
+    """Return 2 (σ(2X) − σ(2x)), because tanh x = 2σ(2x) − 1."""
+    return 2 * logistic_difference(2 * d, *logistic_saved(2 * x))
 
 
 @pointwise("asin", "arcsin")
