@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_SQUARE = (5.2, 5.0)
+SQUARE = (5.2, 5.0)
 
 
 def loss_curve(losses: ArrayLike) -> Figure:
@@ -135,7 +135,7 @@ def surface(x0: NDArray[Any], x1: NDArray[Any], values: NDArray[Any]) -> Figure:
 
 def field(x: NDArray[Any], directions: NDArray[Any]) -> Figure:
     """Draw the arrows `directions` (K, 2) at the points `x` (K, 2)."""
-    figure, axes = new_figure(_SQUARE)
+    figure, axes = new_figure(SQUARE)
     axes.quiver(*x.T, *directions.T, angles="xy", color=COLOURS[0])
     axes.set(xlabel="x0", ylabel="x1", xlim=(-2.5, 2.5), ylim=(-2.5, 2.5), aspect="equal")
     return figure
@@ -143,7 +143,7 @@ def field(x: NDArray[Any], directions: NDArray[Any]) -> Figure:
 
 def descent_path(path: NDArray[Any]) -> Figure:
     """Draw a walk (K, 2) down x0² + x1² among the function's contours."""
-    figure, axes = new_figure(_SQUARE)
+    figure, axes = new_figure(SQUARE)
     x0, x1 = np.meshgrid(np.linspace(-3.5, 3.5, 141), np.linspace(-4.5, 4.5, 181))
     contours = axes.contour(
         x0, x1, x0**2 + x1**2, levels=[1, 4, 9, 16], colors=COLOURS[5], linestyles="--"
@@ -158,7 +158,7 @@ def line_fit_path(
     m: NDArray[Any], b: NDArray[Any], values: NDArray[Any], paths: Mapping[str, NDArray[Any]]
 ) -> Figure:
     """Draw a loss over slope and intercept of a line, (B, M), and two walks (K, 2) down it."""
-    figure, axes = new_figure(_SQUARE)
+    figure, axes = new_figure(SQUARE)
     levels = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300]
     filled = axes.contourf(m, b, np.clip(values, 0.01, 300), levels, norm="log", cmap="viridis")
     for (name, path), colour in zip(paths.items(), ("#ffffff", COLOURS[1]), strict=True):

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlfs_gpu.backend import Backend
 from dlfs_gpu.chapter4 import figures
-from dlfs_gpu.chapter4.experiments.learning import (
-    AccuracyAgainstLoss,
-    accuracy_against_loss,
-    saturated_gradients,
-)
 from dlfs_gpu.chapter4.model import Between, Check, Plot, Section
+from dlfs_gpu.data import load_digits
 from dlfs_gpu.functions import (
     binary_cross_entropy_error,
     cross_entropy_error,
@@ -23,6 +20,13 @@ from dlfs_gpu.functions import (
     softmax_cross_entropy,
     sum_squared_error,
 )
+from dlfs_gpu.layers import Sigmoid
+from dlfs_gpu.losses import SigmoidWithLoss, SumSquaredError
+from dlfs_gpu.models import TwoLayerNet
+from dlfs_gpu.optimizers import SGD
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _ROUNDING = 2e-15
 
@@ -34,19 +38,25 @@ def losses(backend: Backend) -> Section:
         "Two answers to one question, y1 (0.6 on the right class, 2) and y2 (0.6 on a wrong one), "
         "and how wrong each loss finds them; then why networks are trained by a loss, and not by "
         "accuracy.",
-        [*_two_answers(backend), *_targets(backend), *_why(backend)],
+        [*_values(backend), *_why(backend)],
     )
 
 
-def _two_answers(backend: Backend) -> list[Check | Plot]:
+def _values(backend: Backend) -> list[Check | Plot]:
     array = functools.partial(backend.asarray, dtype="float64")
     y1 = array([0.1, 0.05, 0.6, 0, 0.05, 0.1, 0, 0.1, 0, 0])
     y2 = array([0.1, 0.05, 0.1, 0, 0.05, 0.1, 0, 0.6, 0, 0])
     t = array([0, 0, 1, 0, 0, 0, 0, 0, 0, 0])
-    batch, targets = backend.xp.stack([y1, y2]), backend.xp.stack([t, t])
+    batch = backend.xp.stack([y1, y2])
+    labelled = np.zeros((5, 10))
+    labelled[range(5), [2, 7, 0, 9, 4]] = [0.1, 0.2, 0.3, 0.4, 0.5]
 
     def of_both(loss: Any) -> list[Any]:
         return [loss(y1, t), loss(y2, t)]
+
+    def logarithm() -> Figure:
+        x = np.geomspace(0.01, 1, 400)
+        return figures.lines(x, {"ln x": np.log(x)}, xlabel="x", ylabel="ln x")
 
     return [
         Check(
@@ -101,7 +111,7 @@ def _two_answers(backend: Backend) -> list[Check | Plot]:
             "batch of y1 and y2, with one-hot targets and with labels",
             [1.406704775046942, 1.406704775046942],
             lambda: [
-                cross_entropy_error(batch, targets),
+                cross_entropy_error(batch, backend.xp.stack([t, t])),
                 cross_entropy_error(batch, backend.asarray([2, 2])),
             ],
             _ROUNDING,
@@ -109,48 +119,21 @@ def _two_answers(backend: Backend) -> list[Check | Plot]:
             "not a number",
         ),
         Check(
-            "binary cross entropy of p = 0.6 and p = 0.1 for t = 1",
-            [0.5108256237659907, 2.3025850929940455],
+            "binary cross entropy: t = 1 with p = 0.6 and p = 0.1, t = 0 with p = 0.6",
+            [0.5108256237659907, 2.3025850929940455, 0.916290731874155],
             lambda: [
-                binary_cross_entropy_error(array(0.6), array(1)),
-                binary_cross_entropy_error(array(0.1), array(1)),
+                binary_cross_entropy_error(array(p), array(t))
+                for p, t in ((0.6, 1), (0.1, 1), (0.6, 0))
             ],
             _ROUNDING,
-            "−log p: also the cross entropy of y1 and y2 without the 1e-7",
-        ),
-        Check(
-            "binary cross entropy of p = 0.6 for t = 0",
-            0.91629,
-            lambda: binary_cross_entropy_error(array(0.6), array(0)),
-            5e-6,
-            "−(t·log p + (1 − t)·log(1 − p))",
-            printed_in="slides",
+            "−(t·log p + (1 − t)·log(1 − p)); the first two are also the cross entropy of y1 and "
+            "y2 without the 1e-7",
             mistake="the slides: brackets that do not match; the minus belongs to the whole sum",
         ),
-        Plot(
-            "ln-x",
-            "The natural logarithm. Cross entropy is −ln of the probability given to the right "
-            "class: 0 for certainty, and growing without bound as it goes to 0.",
-            lambda: figures.lines(
-                x := np.geomspace(0.01, 1, 400), {"ln x": np.log(x)}, xlabel="x", ylabel="ln x"
-            ),
-        ),
-    ]
-
-
-def _targets(backend: Backend) -> list[Check | Plot]:
-    array = functools.partial(backend.asarray, dtype="float64")
-
-    def picked() -> Any:
-        y = np.zeros((5, 10))
-        y[range(5), [2, 7, 0, 9, 4]] = [0.1, 0.2, 0.3, 0.4, 0.5]
-        return cross_entropy_error(array(y), backend.asarray([2, 7, 0, 9, 4]))
-
-    return [
         Check(
             "labels 2, 7, 0, 9, 4 pick y[0,2], y[1,7], y[2,0], y[3,9], y[4,4]",
             -math.log(0.1 * 0.2 * 0.3 * 0.4 * 0.5) / 5,
-            picked,
+            lambda: cross_entropy_error(array(labelled), backend.asarray([2, 7, 0, 9, 4])),
             1e-6,
             "these hold 0.1, 0.2, 0.3, 0.4 and 0.5, all others 0 (book 4.2.4)",
         ),
@@ -171,60 +154,84 @@ def _targets(backend: Backend) -> list[Check | Plot]:
             ),
             mistake="the book's code: a wrong number, without a word",
         ),
+        Plot(
+            "ln-x",
+            "The natural logarithm. Cross entropy is −ln of the probability given to the right "
+            "class: 0 for certainty, and growing without bound as it goes to 0.",
+            logarithm,
+        ),
     ]
 
 
 def _why(backend: Backend) -> list[Check | Plot]:
-    @functools.cache
-    def moved() -> AccuracyAgainstLoss:
-        return accuracy_against_loss(backend)
+    def saturated_gradients() -> list[Any]:
+        score, t = backend.asarray([[-10.0]]), backend.asarray([[1.0]])
+        sigmoid, squared, entropy = Sigmoid(), SumSquaredError(), SigmoidWithLoss()
+        squared.forward(sigmoid.forward(score), t)
+        entropy.forward(score, t)
+        return [sigmoid.backward(squared.backward())[0, 0], entropy.backward()[0, 0]]
 
-    def jump() -> float:
-        heights = np.abs(np.diff(moved().accuracies))
-        return float(heights[heights > 0].min())
+    (x, t), _ = load_digits(backend=backend)
+    x, t = x[:100], t[:100]
+
+    @functools.cache
+    def half_trained() -> TwoLayerNet:
+        network = TwoLayerNet(64, 20, 10, 0.1, seed=0, dtype="float64", backend=backend)
+        optimizer = SGD(0.5)
+        for _ in range(100):
+            optimizer.update(network.params, network.gradient(x, t))
+        return network
+
+    def moved(changes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the accuracies and the losses, (2, K), as one bias is changed."""
+        network, bias = half_trained(), half_trained().params["b2"]
+        start, found = float(bias[0]), []
+        for change in changes.tolist():
+            bias[0] = start + change
+            found.append((network.accuracy(x, t), float(network.loss(x, t))))
+        bias[0] = start
+        return np.asarray(found).T
+
+    far, near = np.linspace(-2, 2, 201), np.array([-1e-4, 1e-4])
+
+    def slopes() -> NDArray[np.float64]:
+        return np.diff(moved(near))[:, 0] / np.diff(near)
+
+    def jump_and_slope() -> list[float]:
+        heights = np.abs(np.diff(moved(far)[0]))
+        return [heights[heights > 0].min(), slopes()[0]]
+
+    def staircase() -> Figure:
+        accuracies, losses = moved(far)
+        panels = {"accuracy": {"accuracy": accuracies}, "loss": {"loss": losses}}
+        return figures.stacked(far, panels, xlabel="change of one bias")
 
     return [
         Check(
-            "gradient of ½(p − t)² at the score −10, t = 1",
-            -4.54e-5,
-            lambda: saturated_gradients(backend)[0],
-            5e-8,
-            "(p − t)·p·(1 − p) for p = σ(−10): wrong, sure, and it hardly learns",
+            "gradients of ½(p − t)² and of binary cross entropy at the score −10, t = 1",
+            [-4.539374686e-5, -0.999954602131],
+            saturated_gradients,
+            5e-13,
+            "(p − t)·p·(1 − p) for p = σ(−10): wrong, sure, and it hardly learns; and p − t: why "
+            "classification uses cross entropy",
         ),
         Check(
-            "gradient of binary cross entropy there",
-            -0.99995,
-            lambda: saturated_gradients(backend)[1],
-            5e-6,
-            "p − t: why classification uses cross entropy",
-        ),
-        Check(
-            "accuracy of 100 digits moves in jumps of",
-            0.01,
-            jump,
+            "accuracy of 100 digits as one bias moves: its jumps, and its slope",
+            [0.01, 0.0],
+            jump_and_slope,
             1e-12,
-            "from 32 % straight to 33 % (book 4.2.5)",
-        ),
-        Check(
-            "slope of that accuracy",
-            0.0,
-            lambda: moved().accuracy_slope,
-            note="nothing to follow downhill",
+            "from 32 % straight to 33 % (book 4.2.5), and nothing to follow downhill",
         ),
         Check(
             "slope of the loss there",
             Between(high=-1e-4),
-            lambda: moved().loss_slope,
+            lambda: slopes()[1],
             note="why networks learn by a loss",
         ),
         Plot(
             "accuracy-against-loss",
             "One bias of a half-trained network is moved. Accuracy on 100 digits is a staircase, "
             "flat almost everywhere; the loss answers to every change.",
-            lambda: figures.stacked(
-                moved().changes,
-                {"accuracy": {"accuracy": moved().accuracies}, "loss": {"loss": moved().losses}},
-                xlabel="change of one bias",
-            ),
+            staircase,
         ),
     ]
