@@ -26,7 +26,7 @@ from dlfs_gpu.training.curves import (
 PNG = b"\x89PNG\r\n\x1a\n"
 X = np.linspace(0, 1, 20)
 QUICK = (
-    "ln-x", "tangents", "secant", "difference-errors", "step-and-sigmoid", "surface",
+    "ln-x", "tangents", "secant", "step-and-sigmoid", "surface",
     "gradient-field", "descent-path", "learning-rates", "activations",
 )  # fmt: skip
 

@@ -16,12 +16,7 @@ SQUARE = (5.2, 5.0)
 
 
 def lines(
-    x: ArrayLike,
-    curves: Mapping[str, ArrayLike],
-    *,
-    xlabel: str,
-    ylabel: str,
-    **axes_settings: Any,
+    x: ArrayLike, curves: Mapping[str, ArrayLike], *, xlabel: str, ylabel: str, **axes_settings: Any
 ) -> Figure:
     """Draw curves over one axis; `axes_settings` are those of ``Axes.set``."""
     figure, axes = new_figure()

@@ -19,23 +19,19 @@ _STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1rem 1rem 4rem; max-width: 52rem; color: var(--ink);
   background: var(--paper); font: 1rem/1.5 system-ui, sans-serif; }
-h1 { line-height: 1.2; margin: 1rem 0; }
-h2 { margin: 3rem 0 .5rem; padding-top: 1rem; border-top: 1px solid var(--line); }
+h2 { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); }
 nav { display: flex; flex-wrap: wrap; gap: .25rem 1rem; }
 a { color: inherit; }
-li { margin: .5rem 0; font-size: .9rem; }
-table { width: 100%; margin: 1.5rem 0; border-collapse: collapse; font-size: .9rem; }
-th { text-align: left; color: var(--soft); font-weight: normal; }
+table { width: 100%; margin: 1.5rem 0; border-collapse: collapse; }
+table, li, figcaption { font-size: .9rem; }
+th, .small, figcaption { color: var(--soft); font-weight: normal; }
 th, td { padding: .45rem .6rem .45rem 0; border-bottom: 1px solid var(--line);
-  vertical-align: top; }
-td { overflow-wrap: anywhere; }
-td:last-child { padding-right: 0; white-space: nowrap; }
+  text-align: left; vertical-align: top; overflow-wrap: anywhere; }
 .number { font-family: ui-monospace, monospace; font-size: .8rem; }
-.small { display: block; color: var(--soft); font: .8rem/1.4 system-ui, sans-serif; }
+.small { display: block; font: .8rem/1.4 system-ui, sans-serif; }
 .good { color: var(--good); } .bad, .mistake { color: var(--bad); } .bad { font-weight: bold; }
 figure { margin: 2.5rem auto; max-width: 36rem; }
 figure img { display: block; width: 100%; height: auto; }
-figcaption { color: var(--soft); font-size: .9rem; }
 @media (min-width: 40.01rem) { td:first-child { width: 44%; } .number { width: 26%; } }
 @media (max-width: 40rem) {
   thead { display: none; }

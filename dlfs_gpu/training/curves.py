@@ -25,7 +25,6 @@ COLOURS = ("#2f7fd1", "#e0762a", "#2f9e6e", "#d6455d", "#8b6fc9", "#8a8d93")
 # Ink, paper and grid.
 _LIGHT = ("#1d2127", "#ffffff", "#dcdfe4")
 _DARK = ("#dfe3ea", "#15181d", "#383d46")
-_DPI = 180
 # More points than this cannot be told apart.
 _POINTS = 300
 
@@ -46,14 +45,12 @@ def style(*, dark: bool = False) -> Iterator[None]:
         "axes.prop_cycle": cycler(color=COLOURS),
         "axes.spines.right": False,
         "axes.spines.top": False,
-        "axes.titlesize": "medium",
         "figure.facecolor": paper,
         "font.size": 11,
         "grid.color": grid,
         "grid.linewidth": 0.7,
         "legend.fontsize": "small",
         "legend.framealpha": 0.85,
-        "legend.edgecolor": grid,
         "lines.linewidth": 1.8,
         "savefig.facecolor": paper,
         "text.color": ink,
@@ -77,7 +74,7 @@ def new_figure(
 def png(figure: Figure) -> bytes:
     """Return a figure as a PNG image."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
+    figure.savefig(buffer, format="png", dpi=180)
     return buffer.getvalue()
 
 

@@ -40,18 +40,6 @@ def _differences(backend: d.Backend) -> Iterator[Check | Plot]:
         line = d.tangent_line(d.function_1, at)
         return [line(1.0) - line(0.0), line(0.0)]
 
-    def error_plot() -> Figure:
-        steps = np.logspace(-14, 0, 57)
-
-        def errors(scheme: Scheme) -> list[float]:
-            slopes = (float(diff(backend.xp.exp, 1, h, scheme)) for h in steps.tolist())
-            return [abs(slope / np.e - 1) for slope in slopes]
-
-        curves = {"forward": errors("forward"), "central": errors("central")}
-        return figures.lines(
-            steps, curves, xlabel="step h", ylabel="relative error", xscale="log", yscale="log"
-        )
-
     yield Check(
         "forward difference at 5 and 10, h = 1e-50",
         [0.0, 0.0],
@@ -61,10 +49,7 @@ def _differences(backend: d.Backend) -> Iterator[Check | Plot]:
     )
     yield Check(
         "central and forward difference at 5 and 10, h = 1e-4",
-        [
-            [0.1999999999990898, 0.2999999999986347],
-            [0.20000099999917254, 0.3000009999976072],
-        ],
+        [[0.1999999999990898, 0.2999999999986347], [0.20000099999917254, 0.3000009999976072]],
         lambda: [diff(d.function_1, [5, 10]), diff(d.function_1, [5, 10], scheme="forward")],
         tolerance,
         "the central one is printed",
@@ -112,12 +97,6 @@ def _differences(backend: d.Backend) -> Iterator[Check | Plot]:
         "The true tangent at x, and the line through x and x + h whose slope the forward "
         "difference gives. h is large here, to be seen.",
         _secant,
-    )
-    yield Plot(
-        "difference-errors",
-        "Error of forward and central differences of e^x at 1, by the step. Right: truncation, "
-        "which falls with h or h². Left: rounding, which grows as h shrinks.",
-        error_plot,
     )
 
 

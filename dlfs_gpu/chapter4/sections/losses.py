@@ -157,22 +157,17 @@ def _why(backend: d.Backend) -> Iterator[Check | Plot]:
     (x, t), _ = d.load_digits(backend=backend)
     x, t = x[:100], t[:100]
 
-    @functools.cache
-    def half_trained() -> d.TwoLayerNet:
+    def moved(changes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return accuracies and losses, (2, K), as one bias of a half-trained network changes."""
         network = d.TwoLayerNet(64, 20, 10, 0.1, seed=0, dtype="float64", backend=backend)
         optimizer = d.SGD(0.5)
         for _ in range(100):
             optimizer.update(network.params, network.gradient(x, t))
-        return network
-
-    def moved(changes: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the accuracies and the losses, (2, K), as one bias is changed."""
-        network, bias = half_trained(), half_trained().params["b2"]
-        start, found = float(bias[0]), []
+        bias, found = network.params["b2"], []
+        start = float(bias[0])
         for change in changes.tolist():
             bias[0] = start + change
             found.append((network.accuracy(x, t), float(network.loss(x, t))))
-        bias[0] = start
         return np.asarray(found).T
 
     far, near = np.linspace(-2, 2, 201), np.array([-1e-4, 1e-4])

@@ -18,59 +18,48 @@ from dlfs_gpu.training.curves import COLOURS, new_figure
 
 
 def optimizers(backend: d.Backend) -> Iterator[Check | Plot]:
-    """Return a step of each optimizer, and a comparison of them on the embedded digits."""
+    """Yield a step of each optimizer, and a comparison of them on the embedded digits."""
+    kinds = (d.SGD, d.Momentum, d.Nesterov, d.AdaGrad, d.RMSprop, d.Adam)
 
     def step(optimizer: Optimizer) -> Array:
         params = {"W": backend.asarray([1.0])}
         optimizer.update(params, {"W": backend.asarray([0.5])})
         return params["W"][0]
 
-    @functools.cache
-    def losses() -> dict[str, Any]:
-        """Return the means of 20 losses, (25,), of each; all see the same minibatches."""
+    def comparison() -> Figure:
         train, _ = d.load_digits(backend=backend)
+        losses = {}
         # The book's rates, and Adam's for RMSprop too.
         ours = (d.SGD(0.01), d.Momentum(), d.Nesterov(), d.AdaGrad(), d.RMSprop(0.001), d.Adam())
-        found = {}
         for optimizer in ours:
             network = d.MultiLayerNet(64, [50, 50], 10, seed=0, backend=backend)
             trainer = d.Trainer(
                 network, *train, optimizer=optimizer, iterations=500, seed=0, verbose=False
             )
-            history = trainer.train()
-            found[type(optimizer).__name__] = history.losses.reshape(-1, 20).mean(axis=1)
-        return found
+            means = trainer.train().losses.reshape(-1, 20).mean(axis=1)
+            losses[type(optimizer).__name__] = means
+        middles = 10 + 20 * np.arange(25)
+        return figures.lines(middles, losses, xlabel="update", ylabel="loss", yscale="log")
 
     yield Check(
         "1 after a step of SGD, Momentum, Nesterov, AdaGrad, RMSprop and Adam; gradient 0.5, "
         "lr 0.1",
         [0.95, 0.95, 0.905, 0.9, 0.0, 0.9],
-        lambda: [
-            step(kind(0.1))
-            for kind in (d.SGD, d.Momentum, d.Nesterov, d.AdaGrad, d.RMSprop, d.Adam)
-        ],
+        lambda: [step(kind(0.1)) for kind in kinds],
         1e-5,
         "the first step of the last three is lr, whatever the gradient; that of RMSprop "
         "lr / √(1 − 0.99), because its mean of squares starts at 0 and is not corrected",
-    )
-    yield Check(
-        "digits, loss after 500 updates: greatest of all but SGD",
-        Between(high=0.3),
-        lambda: max(loss[-1] for name, loss in losses().items() if name != "SGD"),
-        note="64-50-50-10 with ReLU, mean of 20 updates; that of SGD is above 0.8",
     )
     yield Plot(
         "optimizers",
         "Loss on the embedded digits by each optimizer, from the same weights, on the same "
         "minibatches, at the book's default rates: means of 20 updates.",
-        lambda: figures.lines(
-            10 + 20 * np.arange(25), losses(), xlabel="update", ylabel="loss", yscale="log"
-        ),
+        comparison,
     )
 
 
 def overfitting(backend: d.Backend) -> Iterator[Check | Plot]:
-    """Return what a large network makes of 300 digits, three in ten of them labelled at random.
+    """Yield what a large network makes of 300 digits, three in ten of them labelled at random.
 
     It learns the wrong labels by heart, unless something keeps it from that. It is watched on 400
     other digits, all labelled right. Both sets come from the training part of the embedded digits;
@@ -120,8 +109,7 @@ def overfitting(backend: d.Backend) -> Iterator[Check | Plot]:
 
     def stop_on_test_data() -> d.Trainer:
         train, test = d.load_digits(backend=backend)
-        network = d.TwoLayerNet(64, 10, 10, backend=backend)
-        return d.Trainer(network, *train, *test, patience=5, verbose=False)
+        return d.Trainer(d.TwoLayerNet(64, 10, 10, backend=backend), *train, *test, patience=5)
 
     def drifting_apart() -> Figure:
         figure, axes = new_figure()
@@ -143,11 +131,6 @@ def overfitting(backend: d.Backend) -> Iterator[Check | Plot]:
         lambda: course().train_accuracy[-1] - course().test_accuracy[-1],
         note="300 digits, three in ten of them labelled at random: it learns those by heart, "
         "and does worse on 400 others",
-    )
-    yield Check(
-        "over-fitting: validation loss, last over least",
-        Between(low=1.3),
-        lambda: course().val_loss[-1] / min(course().val_loss),
     )
     yield Check(
         "validation accuracy gained by dropout, weight decay and early stopping: the least",

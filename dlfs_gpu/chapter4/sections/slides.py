@@ -51,12 +51,9 @@ def _data(backend: d.Backend) -> Iterator[Check | Plot]:
             return d.load_csv(path, scale=255, backend=backend)
 
     def squares_of_answers() -> list[list[Array]]:
-        answers, truth = backend.asarray([4.0, 9.0]), backend.asarray([5.0])
-        vectors, right = d.one_hot(backend.asarray([4, 9]), 10), d.one_hot(backend.asarray(5), 10)
-        return [
-            [d.sum_squared_error(answers[k : k + 1], truth) for k in (0, 1)],
-            [d.sum_squared_error(vectors[k], right) for k in (0, 1)],
-        ]
+        labels = backend.asarray([[4.0], [9.0], [5.0]])
+        vectors = d.one_hot(backend.asarray([4, 9, 5]), 10)
+        return [[d.sum_squared_error(y[k], y[2]) for k in (0, 1)] for y in (labels, vectors)]
 
     yield Check(
         "pixels 24, 75, 184, 185, 78, 32, 55, divided by 255",
@@ -170,18 +167,13 @@ def _regression(backend: d.Backend) -> Iterator[Check | Plot]:
 
     def descent() -> Figure:
         figure, axes = new_figure(figures.SQUARE)
-        m, b = np.linspace(-3, 6, 181), np.linspace(-2, 7, 181)[:, None]
-        values = 0.5 * ((m + b - 3) ** 2 + (2 * m + b - 5) ** 2)
+        m, b = np.meshgrid(np.linspace(-3, 6, 181), np.linspace(-2, 7, 181))
+        values = np.clip(0.5 * ((m + b - 3) ** 2 + (2 * m + b - 5) ** 2), 0.01, 300)
         levels = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300]
-        filled = axes.contourf(
-            m, b[:, 0], np.clip(values, 0.01, 300), levels, norm="log", cmap="viridis"
-        )
-        for lr, steps, colour, name in (
-            (0.28, 40, "#ffffff", "λ = 0.28, almost too large"),
-            (0.1, 300, COLOURS[1], "λ = 0.1"),
-        ):
-            path = backend.to_numpy(walk(lr)[: steps + 1])
-            axes.plot(*path.T, ".-", color=colour, label=name, linewidth=1.2)
+        filled = axes.contourf(m, b, values, levels, norm="log", cmap="viridis")
+        for lr, colour in ((0.28, "#ffffff"), (0.1, COLOURS[1])):
+            path = backend.to_numpy(walk(lr)[:301])
+            axes.plot(*path.T, ".-", color=colour, label=f"λ = {lr:g}", linewidth=1.2)
         figure.colorbar(filled, ax=axes, label="½Σ(y − ŷ)²", format="%g", shrink=0.85)
         axes.set(xlabel="slope m", ylabel="intercept b")
         axes.legend(facecolor="#404652", labelcolor="#ffffff")
@@ -227,6 +219,6 @@ def _regression(backend: d.Backend) -> Iterator[Check | Plot]:
     yield Plot(
         "regression-descent",
         "Gradient descent over the loss of a line's slope and intercept, from (−1, 5) to the "
-        "optimum (2, 1).",
+        "optimum (2, 1). λ = 0.28 is almost too large.",
         descent,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -48,10 +49,25 @@ def training(backend: d.Backend, data_dir: Path | None = None) -> Section:
     FileNotFoundError
         If a folder is named, by `data_dir` or ``DLFS_GPU_DATA``, and lacks some of the files.
     """
-    data = _mnist(backend, data_dir)
-    on_mnist = data is not None
-    train, test = data if data is not None else d.load_digits(backend=backend)
-    name = "MNIST" if on_mnist else "the embedded digits"
+    mnist = _mnist(backend, data_dir)
+    train, test = mnist or d.load_digits(backend=backend)
+    name = "MNIST" if mnist else "the embedded digits"
+    introduction = (
+        "The chapter's recipe: a network with 50 hidden units, minibatches of 100 drawn at "
+        f"random, learning rate 0.1, 10,000 updates, on {name}."
+    )
+    if mnist:
+        warning = ""
+        introduction += (
+            " The log that the notes print stands beside this run's. Neither network began with "
+            "the other's weights, so they agree to a point or two, not in digits."
+        )
+    else:
+        warning = (
+            "MNIST is not at hand, so the embedded digits were learned, and nothing stands beside "
+            "the log of the notes: name the folder of its files with --data-dir or in "
+            f"{DATA_VARIABLE}"
+        )
 
     def trainer(gradient: Literal["backprop", "difference"], iterations: int) -> d.Trainer:
         return d.Trainer(
@@ -74,9 +90,8 @@ def training(backend: d.Backend, data_dir: Path | None = None) -> Section:
         losses = trainer("difference", 20).train().losses
         return float(np.abs(losses - history().losses[:20]).max())
 
-    def accuracies(iteration: int) -> tuple[float, float]:
-        at = history().iterations.index(iteration)
-        return history().train_accuracy[at], history().test_accuracy[at]
+    def accuracies(epoch: int) -> tuple[float, float]:
+        return history().train_accuracy[epoch], history().test_accuracy[epoch]
 
     def loss_plot() -> Figure:
         figure, axes = new_figure()
@@ -90,77 +105,53 @@ def training(backend: d.Backend, data_dir: Path | None = None) -> Section:
         draw_accuracies(axes, epochs, *accuracies, xlabel="epoch")
         return figure
 
-    log = [
-        Check(
-            f"training and test accuracy after {iteration:,} updates",
-            list(printed),
-            functools.partial(accuracies, iteration),
-            # The first line is chance, and the second on the steepest part of the curve.
-            0.02 if iteration >= 1200 else 0.1,
-            printed_in="notes",
+    def entries() -> Iterator[Check | Plot]:
+        for number, (iteration, printed) in enumerate(_LOG.items() if mnist else ()):
+            yield Check(
+                f"training and test accuracy after {iteration:,} updates",
+                list(printed),
+                functools.partial(accuracies, number),
+                # The first line is chance, and the second on the steepest part of the curve.
+                0.02 if iteration >= 1200 else 0.1,
+                printed_in="notes",
+            )
+        yield Check(
+            "test accuracy at the end", Between(low=0.94), lambda: history().test_accuracy[-1]
         )
-        for iteration, printed in _LOG.items()
-    ]
-    return Section(
-        "4.5.2 and 4.5.3 Training",
-        "The chapter's recipe: a network with 50 hidden units, minibatches of 100 drawn at "
-        f"random, learning rate 0.1, 10,000 updates, on {name}."
-        + (
-            " The log that the notes print stands beside this run's. Neither network began with "
-            "the other's weights, so they agree to a point or two, not in digits."
-            if on_mnist
-            else ""
-        ),
-        [
-            *(log if on_mnist else []),
-            Check(
-                "test accuracy at the end",
-                Between(low=0.94),
-                lambda: history().test_accuracy[-1],
-            ),
-            Check(
-                "training and test accuracy at the end, difference",
-                Between(high=0.02 if on_mnist else 0.06),
-                lambda: abs(history().train_accuracy[-1] - history().test_accuracy[-1]),
-                note="the network has learned digits, not its training data by heart",
-            ),
-            Check(
-                "loss at the first update, ln 10: as good as guessing",
-                np.log(10),
-                lambda: history().losses[0],
-                0.1,
-            ),
-            Check(
-                "share of 60,000 images among 600 minibatches of 100",
-                1 - np.exp(-1),
-                lambda: len(np.unique(d.MinibatchSampler(60_000, 100, seed=0).draw(600))) / 60_000,
-                0.005,
-                "drawn with replacement: 1 − 1/e",
-                mistake="the notes: “an epoch sees all data once”",
-            ),
-            Check(
-                "numerical gradients: losses of 20 updates",
-                Between(high=1e-5),
-                numerical_losses_differ,
-                note="greatest difference from backpropagation, same weights and minibatches",
-            ),
-            Plot(
-                "training-loss",
-                f"Loss of each minibatch while learning {name}.",
-                loss_plot,
-            ),
-            Plot(
-                "training-accuracy",
-                "Accuracy on all training and all test data, once per epoch."
-                + (" The curves lie on each other: no over-fitting." if on_mnist else ""),
-                accuracy_plot,
-            ),
-        ],
-        ""
-        if on_mnist
-        else "MNIST is not at hand, so the embedded digits were learned, and nothing stands beside "
-        f"the log of the notes: name the folder of its files with --data-dir or in {DATA_VARIABLE}",
-    )
+        yield Check(
+            "training and test accuracy at the end, difference",
+            Between(high=0.02 if mnist else 0.06),
+            lambda: abs(history().train_accuracy[-1] - history().test_accuracy[-1]),
+            note="no over-fitting: it has learned digits, not its training data by heart",
+        )
+        yield Check(
+            "loss at the first update, ln 10: as good as guessing",
+            np.log(10),
+            lambda: history().losses[0],
+            0.1,
+        )
+        yield Check(
+            "share of 60,000 images among 600 minibatches of 100",
+            1 - np.exp(-1),
+            lambda: len(np.unique(d.MinibatchSampler(60_000, 100, seed=0).draw(600))) / 60_000,
+            0.005,
+            "drawn with replacement: 1 − 1/e",
+            mistake="the notes: “an epoch sees all data once”",
+        )
+        yield Check(
+            "numerical gradients: losses of 20 updates",
+            Between(high=1e-5),
+            numerical_losses_differ,
+            note="greatest difference from backpropagation, same weights and minibatches",
+        )
+        yield Plot("training-loss", f"Loss of each minibatch while learning {name}.", loss_plot)
+        yield Plot(
+            "training-accuracy",
+            "Accuracy on all training and all test data, once per epoch.",
+            accuracy_plot,
+        )
+
+    return Section("4.5.2 and 4.5.3 Training", introduction, [*entries()], warning)
 
 
 def _mnist(backend: d.Backend, data_dir: Path | None) -> Splits | None:
