@@ -21,7 +21,6 @@ body { margin: 0 auto; padding: 1rem 1rem 4rem; max-width: 52rem; color: var(--i
   background: var(--paper); font: 1rem/1.5 system-ui, sans-serif; }
 h2 { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); }
 nav { display: flex; flex-wrap: wrap; gap: .25rem 1rem; }
-a { color: inherit; }
 table { width: 100%; margin: 1.5rem 0; border-collapse: collapse; }
 table, li, figcaption { font-size: .9rem; }
 th, .small, figcaption { color: var(--soft); font-weight: normal; }

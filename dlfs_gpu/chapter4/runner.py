@@ -94,8 +94,8 @@ def run_chapter4(
             bar.set_description(name)
             for entry in sections[name].entries:
                 entry.run()
-    seconds = time.perf_counter() - start
-    report = Report(chosen, sections, seconds, datetime.date.today().isoformat())
+    today = datetime.date.today().isoformat()
+    report = Report(chosen, sections, time.perf_counter() - start, today)
     _write(report, folder)
     return report
 

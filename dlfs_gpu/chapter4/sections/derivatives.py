@@ -141,6 +141,14 @@ def _activations(backend: d.Backend) -> Iterator[Check | Plot]:
             warnings.simplefilter("error")
             return d.sigmoid(array([-1000, 1000]))
 
+    def step_and_sigmoid() -> Figure:
+        x = np.linspace(-6, 6, 241)
+        panels = {
+            "output": {"sigmoid": d.sigmoid(x), "step": d.step_function(x)},
+            "slope": {"sigmoid: never 0": d.sigmoid_grad(x), "step: 0, but at 0": np.zeros_like(x)},
+        }
+        return figures.stacked(x, panels, xlabel="x")
+
     yield Check(
         "slope of the sigmoid, sigmoid_grad, at 0 and at 37",
         [0.25, 8.533047625744066e-17],
@@ -166,15 +174,4 @@ def _activations(backend: d.Backend) -> Iterator[Check | Plot]:
         lambda: d.numerical_diff(d.step_function, array([-1, 1])),
         note="0 everywhere but at 0: why networks use the sigmoid",
     )
-    yield Plot(
-        "step-and-sigmoid", "Step function and sigmoid, and their slopes.", _step_and_sigmoid
-    )
-
-
-def _step_and_sigmoid() -> Figure:
-    x = np.linspace(-6, 6, 241)
-    panels = {
-        "output": {"sigmoid": d.sigmoid(x), "step": d.step_function(x)},
-        "slope": {"sigmoid: never 0": d.sigmoid_grad(x), "step: 0, but at 0": np.zeros_like(x)},
-    }
-    return figures.stacked(x, panels, xlabel="x")
+    yield Plot("step-and-sigmoid", "Step function and sigmoid, and their slopes.", step_and_sigmoid)

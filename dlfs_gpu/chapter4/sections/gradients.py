@@ -24,9 +24,8 @@ def gradients(backend: d.Backend) -> Section:
 
     def angle_to_minimum() -> float:
         x, weights = np.array([3.0, 4.0]), array([1.0, 4.0])
-        gradient = backend.to_numpy(
-            d.numerical_gradient(lambda x: backend.xp.sum(weights * x**2), array(x))
-        )
+        slopes = d.numerical_gradient(lambda x: backend.xp.sum(weights * x**2), array(x))
+        gradient = backend.to_numpy(slopes)
         cosine = gradient @ x / np.linalg.norm(gradient) / np.linalg.norm(x)
         return float(np.degrees(np.arccos(cosine)))
 

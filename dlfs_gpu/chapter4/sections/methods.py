@@ -38,7 +38,7 @@ def optimizers(backend: d.Backend) -> Iterator[Check | Plot]:
             )
             means = trainer.train().losses.reshape(-1, 20).mean(axis=1)
             losses[type(optimizer).__name__] = means
-        middles = 10 + 20 * np.arange(25)
+        middles = range(10, 500, 20)
         return figures.lines(middles, losses, xlabel="update", ylabel="loss", yscale="log")
 
     yield Check(

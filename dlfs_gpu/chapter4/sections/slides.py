@@ -19,8 +19,6 @@ from dlfs_gpu.chapter4.sections.methods import optimizers, overfitting
 from dlfs_gpu.data import CsvData
 from dlfs_gpu.training.curves import COLOURS, new_figure
 
-_PIXELS = [24, 75, 184, 185, 78, 32, 55]
-
 
 def slides(backend: d.Backend) -> Section:
     """Return the numbers and figures of the slide deck."""
@@ -39,21 +37,22 @@ def slides(backend: d.Backend) -> Section:
 
 
 def _data(backend: d.Backend) -> Iterator[Check | Plot]:
+    labels = [*range(9), *range(10, 25)]
+
     @functools.cache
     def alphabet() -> CsvData:
         """Load a table in the layout of the sign-language alphabet, with the deck's pixels."""
-        header = ",".join(["label", *(f"pixel{i + 1}" for i in range(len(_PIXELS)))])
-        cells = ",".join(map(str, _PIXELS))
-        lines = [f"{label},{cells}" for label in range(25) if label != 9 for _ in range(5)]
+        header = ",".join(["label", *(f"pixel{i}" for i in range(1, 8))])
+        lines = [f"{label},24,75,184,185,78,32,55" for label in labels for _ in range(5)]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "alphabet.csv"
             path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
             return d.load_csv(path, scale=255, backend=backend)
 
     def squares_of_answers() -> list[list[Array]]:
-        labels = backend.asarray([[4.0], [9.0], [5.0]])
+        numbers = backend.asarray([[4.0], [9.0], [5.0]])
         vectors = d.one_hot(backend.asarray([4, 9, 5]), 10)
-        return [[d.sum_squared_error(y[k], y[2]) for k in (0, 1)] for y in (labels, vectors)]
+        return [[d.sum_squared_error(y[k], y[2]) for k in (0, 1)] for y in (numbers, vectors)]
 
     yield Check(
         "pixels 24, 75, 184, 185, 78, 32, 55, divided by 255",
@@ -64,7 +63,7 @@ def _data(backend: d.Backend) -> Iterator[Check | Plot]:
     )
     yield Check(
         "sign-language labels, 0 to 24 without 9",
-        [*range(9), *range(10, 25)],
+        labels,
         lambda: alphabet().classes,
         note="24 classes; J needs motion. The loader maps them to 0 to 23",
         printed_in="slides",
@@ -112,6 +111,14 @@ def _networks(backend: d.Backend) -> Iterator[Check | Plot]:
             optimizer.update(network.params, network.gradient(x, t))
         return network
 
+    def activations() -> Figure:
+        x = np.linspace(-3, 3, 601)
+        panels = {
+            "unbounded": {"linear": d.identity_function(x), "ReLU": d.relu(x)},
+            "bounded": {"step": d.step_function(x), "sigmoid": d.sigmoid(x), "tanh": np.tanh(x)},
+        }
+        return figures.stacked(x, panels, xlabel="x")
+
     yield Check(
         "parameters of 784-512-512-10: of each layer, and all",
         [401920, 262656, 5130, 669706],
@@ -137,17 +144,8 @@ def _networks(backend: d.Backend) -> Iterator[Check | Plot]:
         "activations",
         "Activations: linear, which stacked collapse to one layer; ReLU, step, sigmoid and "
         "tanh, which do not.",
-        _activations,
+        activations,
     )
-
-
-def _activations() -> Figure:
-    x = np.linspace(-3, 3, 601)
-    panels = {
-        "unbounded": {"linear": d.identity_function(x), "ReLU": d.relu(x)},
-        "bounded": {"step": d.step_function(x), "sigmoid": d.sigmoid(x), "tanh": np.tanh(x)},
-    }
-    return figures.stacked(x, panels, xlabel="x")
 
 
 def _regression(backend: d.Backend) -> Iterator[Check | Plot]:
@@ -186,7 +184,7 @@ def _regression(backend: d.Backend) -> Iterator[Check | Plot]:
         1e-8,
         "ŷ = mx + b through (1, 3) and (2, 5), from m = −1, b = 5: "
         "∂m = 5m + 3b − 13, ∂b = 3m + 2b − 8",
-        mistake="the slides: (−7, −3), the second",
+        mistake="the slides: (−7, −3), which counts the point (2, 5) twice",
     )
     yield Check(
         "regression: first step, with λ = 0.1",
