@@ -115,11 +115,9 @@ def training(backend: d.Backend, data_dir: Path | None = None) -> Section:
                 0.02 if iteration >= 1200 else 0.1,
                 printed_in="notes",
             )
+        yield Check("final test accuracy", Between(low=0.94), lambda: history().test_accuracy[-1])
         yield Check(
-            "test accuracy at the end", Between(low=0.94), lambda: history().test_accuracy[-1]
-        )
-        yield Check(
-            "training and test accuracy at the end, difference",
+            "final training and test accuracy, difference",
             Between(high=0.02 if mnist else 0.06),
             lambda: abs(history().train_accuracy[-1] - history().test_accuracy[-1]),
             note="no over-fitting: it has learned digits, not its training data by heart",
