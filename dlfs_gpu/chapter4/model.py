@@ -1,17 +1,16 @@
-"""What the report is made of: checks and plots in sections, and what came of them."""
+"""What the report is made of: checks and plots in sections, and what comes of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from dlfs_gpu.backend import Backend, to_numpy
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from dlfs_gpu.training.curves import png, style
 
 
 @dataclass(frozen=True)
@@ -27,9 +26,9 @@ class Between:
         return f"≤ {self.high:g}" if self.low == -np.inf else f"{self.low:g} to {self.high:g}"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Check:
-    """A number of the chapter, what must come out for it, and how to compute it.
+    """A number of the chapter, what must come out for it, and what does.
 
     Attributes
     ----------
@@ -49,6 +48,10 @@ class Check:
     mistake : str
         What a source gets wrong here: the source, a colon, and what it says instead. Empty if no
         mistake is known.
+    computed : number, list of numbers, or str
+        What was computed, or the error that was raised; None until `run` is called.
+    ok : bool
+        Whether it is what was expected.
     """
 
     name: str
@@ -58,88 +61,74 @@ class Check:
     note: str = ""
     printed_in: str = ""
     mistake: str = ""
+    computed: Any = field(default=None, init=False)
+    ok: bool = field(default=False, init=False)
+
+    def run(self) -> None:
+        """Compute what is asked for, and compare."""
+        raises = isinstance(self.expected, type)
+        # Whatever goes wrong fails this check, and the report goes on to the next.
+        try:
+            self.computed = to_host(self.compute())
+            self.ok = not raises and self._agrees()
+        except Exception as error:
+            self.computed = f"{type(error).__name__}: {error}"
+            self.ok = raises and isinstance(error, self.expected)
+
+    @property
+    def expectation(self) -> Any:
+        """What is expected, as a number, a list of numbers, or text."""
+        if isinstance(self.expected, type):
+            return self.expected.__name__
+        return str(self.expected) if isinstance(self.expected, Between) else to_host(self.expected)
+
+    def _agrees(self) -> bool:
+        if isinstance(self.expected, Between):
+            return bool(self.expected.low <= self.computed <= self.expected.high)
+        if isinstance(self.expected, str):
+            return bool(self.expected == self.computed)
+        wanted, found = (np.asarray(value, float) for value in (self.expected, self.computed))
+        return wanted.shape == found.shape and np.allclose(
+            found, wanted, rtol=0, atol=self.tolerance, equal_nan=True
+        )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Plot:
-    """A figure to draw: the name of its file, what it shows, and how to draw it."""
+    """A figure: the name of its file, what it shows, how to draw it, and its two images as PNG."""
 
     name: str
     caption: str
     draw: Callable[[], Figure]
+    light: bytes = field(default=b"", init=False)
+    dark: bytes = field(default=b"", init=False)
+
+    def run(self) -> None:
+        """Draw it for light pages and for dark ones."""
+        with style():
+            self.light = png(self.draw())
+        with style(dark=True):
+            self.dark = png(self.draw())
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report, before it is computed.
-
-    Attributes
-    ----------
-    title, introduction : str
-    entries : sequence of Check or Plot
-        In the order of reading.
-    warning : str
-        What a reader of the results must know beforehand, if anything.
-    """
+    """A part of the report; `warning` is what its reader must know beforehand, if anything."""
 
     title: str
     introduction: str
     entries: Sequence[Check | Plot]
     warning: str = ""
 
-
-@dataclass(frozen=True)
-class CheckResult:
-    """What came of a check.
-
-    Attributes
-    ----------
-    check : Check
-    computed : number, list of numbers, or str
-        What was computed, or the error that was raised.
-    ok : bool
-        Whether it is what was expected.
-    """
-
-    check: Check
-    computed: Any
-    ok: bool
+    @property
+    def checks(self) -> list[Check]:
+        """Its checks, in order."""
+        return [entry for entry in self.entries if isinstance(entry, Check)]
 
     @property
-    def expected(self) -> Any:
-        """What was expected, as a number, a list of numbers, or text."""
-        expected = self.check.expected
-        if isinstance(expected, type):
-            return expected.__name__
-        return str(expected) if isinstance(expected, Between) else to_host(expected)
-
-
-@dataclass(frozen=True)
-class Image:
-    """A plot as PNG, for light pages and for dark ones."""
-
-    plot: Plot
-    light: bytes
-    dark: bytes
-
-
-@dataclass(frozen=True)
-class SectionResult:
-    """A section, its name, and the results of its entries in their order."""
-
-    name: str
-    section: Section
-    results: Sequence[CheckResult | Image]
-
-    @property
-    def checks(self) -> list[CheckResult]:
-        """The results of its checks."""
-        return [result for result in self.results if isinstance(result, CheckResult)]
-
-    @property
-    def images(self) -> list[Image]:
-        """Its figures."""
-        return [result for result in self.results if isinstance(result, Image)]
+    def plots(self) -> list[Plot]:
+        """Its figures, in order."""
+        return [entry for entry in self.entries if isinstance(entry, Plot)]
 
 
 @dataclass(frozen=True)
@@ -149,7 +138,8 @@ class Report:
     Attributes
     ----------
     backend : Backend
-    sections : list of SectionResult
+    sections : dict of str to Section
+        By name, in order.
     seconds : float
         How long it took.
     date : str
@@ -157,55 +147,36 @@ class Report:
     """
 
     backend: Backend
-    sections: list[SectionResult]
+    sections: dict[str, Section]
     seconds: float
     date: str
 
     @property
-    def checks(self) -> list[CheckResult]:
-        """Results of all checks, in order."""
-        return [result for section in self.sections for result in section.checks]
-
-    @property
-    def images(self) -> list[Image]:
-        """All figures, in order."""
-        return [image for section in self.sections for image in section.images]
+    def checks(self) -> list[tuple[str, Check]]:
+        """All checks, in order, each with the name of its section."""
+        return [(name, check) for name, part in self.sections.items() for check in part.checks]
 
     @property
     def ok(self) -> bool:
         """Whether every check came out as it must."""
-        return all(result.ok for result in self.checks)
+        return all(check.ok for _, check in self.checks)
 
     def __str__(self) -> str:
-        def line(name: str, checks: list[CheckResult], images: list[Image]) -> str:
-            right = sum(result.ok for result in checks)
-            return f"{name:14}{len(checks):7}{right:7}{len(images):9}"
-
-        lines = [f"{'section':14}{'checks':>7}{'right':>7}{'figures':>9}"]
-        lines += [line(part.name, part.checks, part.images) for part in self.sections]
-        lines.append(line("all", self.checks, self.images))
-        for part in self.sections:
-            lines += [
-                f"WRONG in {part.name}: {result.check.name}: {result.computed}, "
-                f"expected {result.expected}"
-                for result in part.checks
-                if not result.ok
-            ]
-        lines += [part.section.warning for part in self.sections if part.section.warning]
+        counts = [
+            (name, len(part.checks), sum(check.ok for check in part.checks), len(part.plots))
+            for name, part in self.sections.items()
+        ]
+        _, *columns = zip(*counts, strict=True)
+        rows = [("section", "checks", "right", "figures"), *counts, ("all", *map(sum, columns))]
+        lines = [f"{name:14}{checks:>7}{right:>7}{plots:>9}" for name, checks, right, plots in rows]
+        lines += [
+            f"WRONG in {name}: {check.name}: {check.computed}, expected {check.expectation}"
+            for name, check in self.checks
+            if not check.ok
+        ]
+        lines += [part.warning for part in self.sections.values() if part.warning]
         lines.append(f"{self.seconds:.0f} s on {self.backend.name}, {self.backend.device}")
         return "\n".join(lines)
-
-
-def evaluate(check: Check) -> CheckResult:
-    """Compute what a check asks for, and compare."""
-    raises = isinstance(check.expected, type)
-    # Whatever goes wrong fails this check, and the report goes on to the next.
-    try:
-        computed = to_host(check.compute())
-        return CheckResult(check, computed, not raises and _agrees(check, computed))
-    except Exception as error:
-        right = raises and isinstance(error, check.expected)
-        return CheckResult(check, f"{type(error).__name__}: {error}", right)
 
 
 def to_host(value: Any) -> Any:
@@ -216,20 +187,5 @@ def to_host(value: Any) -> Any:
 
 
 def golden_tolerance(backend: Backend, elsewhere: float) -> float:
-    """Return the tolerance of golden digits: 0 on NumPy, `elsewhere` on other backends.
-
-    Differences divided by 2h show how a library rounds, so their last digits are NumPy's.
-    """
+    """Return the tolerance of digits that show how NumPy rounds: 0 on NumPy, or `elsewhere`."""
     return 0.0 if backend.name == "numpy" else elsewhere
-
-
-def _agrees(check: Check, computed: Any) -> bool:
-    expected = check.expected
-    if isinstance(expected, Between):
-        return bool(expected.low <= computed <= expected.high)
-    if isinstance(expected, str):
-        return bool(expected == computed)
-    wanted, found = np.asarray(expected, np.float64), np.asarray(computed, np.float64)
-    return wanted.shape == found.shape and np.allclose(
-        found, wanted, rtol=0, atol=check.tolerance, equal_nan=True
-    )

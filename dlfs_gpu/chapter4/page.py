@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
-from dlfs_gpu.chapter4.model import CheckResult, Image, Report, SectionResult
+from dlfs_gpu.chapter4.model import Check, Plot, Report, Section
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2127; --soft: #5c6470; --paper: #ffffff;
@@ -19,23 +19,18 @@ _STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1rem 1rem 4rem; max-width: 52rem; color: var(--ink);
   background: var(--paper); font: 1rem/1.5 system-ui, sans-serif; }
-h1 { line-height: 1.2; margin: 1rem 0; }
-h2 { margin: 3rem 0 .5rem; padding-top: 1rem; border-top: 1px solid var(--line); }
+h2 { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); }
 nav { display: flex; flex-wrap: wrap; gap: .25rem 1rem; }
-a { color: inherit; }
-li { margin: .5rem 0; font-size: .9rem; }
-table { width: 100%; margin: 1.5rem 0; border-collapse: collapse; font-size: .9rem; }
-th { text-align: left; color: var(--soft); font-weight: normal; }
+table { width: 100%; margin: 1.5rem 0; border-collapse: collapse; }
+table, li, figcaption { font-size: .9rem; }
+th, .small, figcaption { color: var(--soft); font-weight: normal; }
 th, td { padding: .45rem .6rem .45rem 0; border-bottom: 1px solid var(--line);
-  vertical-align: top; }
-td { overflow-wrap: anywhere; }
-td:last-child { padding-right: 0; white-space: nowrap; }
+  text-align: left; vertical-align: top; overflow-wrap: anywhere; }
 .number { font-family: ui-monospace, monospace; font-size: .8rem; }
-.small { display: block; color: var(--soft); font: .8rem/1.4 system-ui, sans-serif; }
+.small { display: block; font: .8rem/1.4 system-ui, sans-serif; }
 .good { color: var(--good); } .bad, .mistake { color: var(--bad); } .bad { font-weight: bold; }
 figure { margin: 2.5rem auto; max-width: 36rem; }
 figure img { display: block; width: 100%; height: auto; }
-figcaption { color: var(--soft); font-size: .9rem; }
 @media (min-width: 40.01rem) { td:first-child { width: 44%; } .number { width: 26%; } }
 @media (max-width: 40rem) {
   thead { display: none; }
@@ -52,17 +47,18 @@ figcaption { color: var(--soft); font-size: .9rem; }
 
 def render(report: Report) -> str:
     """Return the page."""
-    count, wrong = len(report.checks), sum(not result.ok for result in report.checks)
+    count, wrong = len(report.checks), sum(not check.ok for _, check in report.checks)
     verdict = (
         f'<span class="bad">{wrong} of {count} checks come out wrong</span>'
         if wrong
         else f'<span class="good">all {count} checks come out right</span>'
     )
-    targets = [(part.name, part.section.title) for part in report.sections]
-    index = _index_of_errata(report)
-    if index:
-        targets.append(("index-of-errata", "Index of errata"))
-    links = "\n".join(f'<a href="#{name}">{escape(title)}</a>' for name, title in targets)
+    sections = "".join(_section(name, part) for name, part in report.sections.items())
+    titles = {name: part.title for name, part in report.sections.items()}
+    if any(check.mistake for _, check in report.checks):
+        sections += _index_of_errata(report)
+        titles["index-of-errata"] = "Index of errata"
+    links = "\n".join(f'<a href="#{name}">{escape(title)}</a>' for name, title in titles.items())
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -85,37 +81,34 @@ value may be, if it may. In red stands what a source gets wrong.</p>
 <nav>
 {links}
 </nav>
-{"".join(_section(part) for part in report.sections)}
-{index}
+{sections}
 </body>
 </html>
 """
 
 
-def _section(part: SectionResult) -> str:
-    section = part.section
+def _section(name: str, section: Section) -> str:
     warning = f'\n<p class="bad">{escape(section.warning)}.</p>' if section.warning else ""
-    groups: Iterable[tuple[type, Iterable[Any]]] = itertools.groupby(part.results, key=type)
+    groups: Iterable[tuple[type, Iterable[Any]]] = itertools.groupby(section.entries, key=type)
     body = "\n".join(
-        "\n".join(map(_figure, group)) if kind is Image else _table(group) for kind, group in groups
+        "\n".join(map(_figure, group)) if kind is Plot else _table(group) for kind, group in groups
     )
     return f"""
-<section id="{part.name}">
+<section id="{name}">
 <h2>{escape(section.title)}</h2>
 <p>{escape(section.introduction)}</p>{warning}
 {body}
 </section>"""
 
 
-def _table(results: Iterable[CheckResult]) -> str:
+def _table(checks: Iterable[Check]) -> str:
     return (
         "<table>\n<thead><tr><th></th><th>expected</th><th>computed</th><th></th></tr></thead>\n"
-        "<tbody>\n" + "\n".join(map(_row, results)) + "\n</tbody>\n</table>"
+        "<tbody>\n" + "\n".join(map(_row, checks)) + "\n</tbody>\n</table>"
     )
 
 
-def _row(result: CheckResult) -> str:
-    check = result.check
+def _row(check: Check) -> str:
     name = escape(check.name)
     if check.note:
         name += f'<span class="small">{escape(check.note)}</span>'
@@ -125,11 +118,11 @@ def _row(result: CheckResult) -> str:
     if check.tolerance:
         origin += f", ± {check.tolerance:g}"
     # What a source prints is shown as it prints it.
-    expected = _text(result.expected, 0 if check.printed_in else check.tolerance)
+    expected = _text(check.expectation, 0 if check.printed_in else check.tolerance)
     # An expectation with room asks for no digits.
-    roomy = isinstance(result.expected, str) and isinstance(result.computed, float)
-    computed = f"{result.computed:.3g}" if roomy else _text(result.computed, check.tolerance)
-    mark = '<span class="good">✓</span>' if result.ok else '<span class="bad">✗ wrong</span>'
+    roomy = isinstance(check.expectation, str) and isinstance(check.computed, float)
+    computed = f"{check.computed:.3g}" if roomy else _text(check.computed, check.tolerance)
+    mark = '<span class="good">✓</span>' if check.ok else '<span class="bad">✗ wrong</span>'
     return (
         f"<tr><td>{name}</td>"
         f'<td class="number" data-label="expected"><span>{expected}'
@@ -139,13 +132,13 @@ def _row(result: CheckResult) -> str:
     )
 
 
-def _figure(image: Image) -> str:
+def _figure(plot: Plot) -> str:
     light, dark = (
         f"data:image/png;base64,{base64.b64encode(data).decode()}"
-        for data in (image.light, image.dark)
+        for data in (plot.light, plot.dark)
     )
-    caption = escape(image.plot.caption)
-    return f"""<figure id="{image.plot.name}">
+    caption = escape(plot.caption)
+    return f"""<figure id="{plot.name}">
 <picture>
 <source media="(prefers-color-scheme: dark)" srcset="{dark}">
 <img src="{light}" alt="{caption}">
@@ -155,16 +148,12 @@ def _figure(image: Image) -> str:
 
 
 def _index_of_errata(report: Report) -> str:
-    """Return a list of all mistakes of the sources, or nothing if there are none."""
     items = "\n".join(
-        f'<li><a href="#{part.name}">{escape(result.check.name)}</a>: '
-        f'<span class="mistake">{escape(result.check.mistake)}</span></li>'
-        for part in report.sections
-        for result in part.checks
-        if result.check.mistake
+        f'<li><a href="#{name}">{escape(check.name)}</a>: '
+        f'<span class="mistake">{escape(check.mistake)}</span></li>'
+        for name, check in report.checks
+        if check.mistake
     )
-    if not items:
-        return ""
     return f"""
 <section id="index-of-errata">
 <h2>Index of errata</h2>

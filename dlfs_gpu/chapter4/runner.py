@@ -13,16 +13,7 @@ from typing import Any
 from dlfs_gpu._files import output_folder, whole_file
 from dlfs_gpu._validation import ArgumentError, check_choice
 from dlfs_gpu.backend import Backend, get_backend
-from dlfs_gpu.chapter4.model import (
-    Check,
-    CheckResult,
-    Image,
-    Plot,
-    Report,
-    Section,
-    SectionResult,
-    evaluate,
-)
+from dlfs_gpu.chapter4.model import Report, Section
 from dlfs_gpu.chapter4.page import render
 from dlfs_gpu.chapter4.sections.derivatives import derivatives
 from dlfs_gpu.chapter4.sections.errata import errata
@@ -31,7 +22,6 @@ from dlfs_gpu.chapter4.sections.losses import losses
 from dlfs_gpu.chapter4.sections.networks import networks
 from dlfs_gpu.chapter4.sections.slides import slides
 from dlfs_gpu.chapter4.sections.training import training
-from dlfs_gpu.training.curves import png, style
 
 SECTIONS: dict[str, Callable[..., Section]] = {
     "losses": losses,
@@ -95,7 +85,6 @@ def run_chapter4(
     }
     folder = output_folder(Path(out), ("index.html", "report.json"))
     start = time.perf_counter()
-    results = []
     # Products as small as these gain little from threads, and lose much on a busy machine.
     with (
         threadpool_limits(1, user_api="blas"),
@@ -103,21 +92,12 @@ def run_chapter4(
     ):
         for name in bar:
             bar.set_description(name)
-            entries = [_compute(entry) for entry in sections[name].entries]
-            results.append(SectionResult(name, sections[name], entries))
-    seconds = time.perf_counter() - start
-    report = Report(chosen, results, seconds, datetime.date.today().isoformat())
+            for entry in sections[name].entries:
+                entry.run()
+    today = datetime.date.today().isoformat()
+    report = Report(chosen, sections, time.perf_counter() - start, today)
     _write(report, folder)
     return report
-
-
-def _compute(entry: Check | Plot) -> CheckResult | Image:
-    if isinstance(entry, Check):
-        return evaluate(entry)
-    with style():
-        light = png(entry.draw())
-    with style(dark=True):
-        return Image(entry, light, png(entry.draw()))
 
 
 def _write(report: Report, folder: Path) -> None:
@@ -130,22 +110,22 @@ def _write(report: Report, folder: Path) -> None:
         "seconds": report.seconds,
         "checks": [
             {
-                "section": part.name,
-                "name": result.check.name,
-                "expected": _as_json(result.expected),
-                "computed": _as_json(result.computed),
-                "tolerance": result.check.tolerance,
-                "ok": result.ok,
-                "note": result.check.note,
-                "printed_in": result.check.printed_in,
-                "mistake": result.check.mistake,
+                "section": section,
+                "name": check.name,
+                "expected": _as_json(check.expectation),
+                "computed": _as_json(check.computed),
+                "tolerance": check.tolerance,
+                "ok": check.ok,
+                "note": check.note,
+                "printed_in": check.printed_in,
+                "mistake": check.mistake,
             }
-            for part in report.sections
-            for result in part.checks
+            for section, check in report.checks
         ],
     }
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
-    files = {f"{image.plot.name}.png": image.light for image in report.images}
+    plots = [plot for section in report.sections.values() for plot in section.plots]
+    files = {f"{plot.name}.png": plot.light for plot in plots}
     files["report.json"] = f"{text}\n".encode()
     files["index.html"] = render(report).encode()
     for name, content in files.items():

@@ -23,27 +23,20 @@ if TYPE_CHECKING:
 
 # Strong enough against white and against black.
 COLOURS = ("#2f7fd1", "#e0762a", "#2f9e6e", "#d6455d", "#8b6fc9", "#8a8d93")
-_LIGHT = {"ink": "#1d2127", "paper": "#ffffff", "grid": "#dcdfe4"}
-_DARK = {"ink": "#dfe3ea", "paper": "#15181d", "grid": "#383d46"}
-_DPI = 180
+# Ink, paper and grid.
+_LIGHT = ("#1d2127", "#ffffff", "#dcdfe4")
+_DARK = ("#dfe3ea", "#15181d", "#383d46")
 # More points than this cannot be told apart.
 _POINTS = 300
 
 
 @contextlib.contextmanager
 def style(*, dark: bool = False) -> Iterator[None]:
-    """Draw figures in the project's style inside a ``with`` block.
-
-    Parameters
-    ----------
-    dark : bool
-        Light ink on dark paper, instead of dark on light.
-    """
+    """Draw figures in the project's style inside a ``with`` block, on light paper or dark."""
     import matplotlib as mpl
     from cycler import cycler
 
-    colours = _DARK if dark else _LIGHT
-    ink, paper, grid = colours["ink"], colours["paper"], colours["grid"]
+    ink, paper, grid = _DARK if dark else _LIGHT
     settings: Any = {
         "axes.axisbelow": True,
         "axes.edgecolor": ink,
@@ -53,14 +46,10 @@ def style(*, dark: bool = False) -> Iterator[None]:
         "axes.prop_cycle": cycler(color=COLOURS),
         "axes.spines.right": False,
         "axes.spines.top": False,
-        "axes.titlesize": "medium",
         "figure.facecolor": paper,
         "font.size": 11,
         "grid.color": grid,
-        "grid.linewidth": 0.7,
         "legend.fontsize": "small",
-        "legend.framealpha": 0.85,
-        "legend.edgecolor": grid,
         "lines.linewidth": 1.8,
         "savefig.facecolor": paper,
         "text.color": ink,
@@ -84,7 +73,7 @@ def new_figure(
 def png(figure: Figure) -> bytes:
     """Return a figure as a PNG image."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
+    figure.savefig(buffer, format="png", dpi=180)
     return buffer.getvalue()
 
 

@@ -7,39 +7,35 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+import dlfs_gpu as d
 from dlfs_gpu._validation import Array
-from dlfs_gpu.backend import Backend
-from dlfs_gpu.chapter4 import figures
 from dlfs_gpu.chapter4.model import Check, Section
-from dlfs_gpu.data import load_idx
-from dlfs_gpu.layers import Dropout, Relu
-from dlfs_gpu.losses import SoftmaxWithLoss
+from dlfs_gpu.training.curves import draw_losses, new_figure
 
 
-def errata(backend: Backend) -> Section:
+def errata(backend: d.Backend) -> Section:
     """Return a check for each."""
     array = functools.partial(backend.asarray, dtype="float64")
 
     def relu_argument() -> Array:
-        layer, dout = Relu(), array([[1, 2]])
+        layer, dout = d.Relu(), array([[1, 2]])
         layer.forward(array([[-1, 1]]))
         layer.backward(dout)
         return dout
 
     def scaled_backward() -> Array:
-        layer = SoftmaxWithLoss()
+        layer = d.SoftmaxWithLoss()
         layer.forward(array([[1, 2, 3]]), array([[0, 0, 1]]))
         return layer.backward(2)[0, 0] / layer.backward(1)[0, 0]
 
     def dropout_mean() -> Array:
         ones = backend.xp.ones((1000, 100))
-        return backend.xp.mean(Dropout(0.5, seed=0).forward(ones))
+        return backend.xp.mean(d.Dropout(0.5, seed=0).forward(ones))
 
     def drawn_points() -> int:
-        curve = figures.loss_curve([3.0, 2.0, 1.0, 1.0, 1.0]).axes[0].lines[0]
-        return len(np.asarray(curve.get_xdata()))
+        _, axes = new_figure()
+        draw_losses(axes, [3.0, 2.0, 1.0, 1.0, 1.0])
+        return len(axes.lines[0].get_xdata())
 
     def damaged_file() -> Any:
         with tempfile.TemporaryDirectory() as folder:
@@ -47,7 +43,7 @@ def errata(backend: Backend) -> Section:
             images.write_bytes(bytes([0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 2, 255]))
             labels.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 1, 7]))
             try:
-                return load_idx(images, labels)
+                return d.load_idx(images, labels)
             except ValueError as error:
                 # The folder's name would be another one in each run.
                 raise ValueError(str(error).replace(folder, "…")) from error

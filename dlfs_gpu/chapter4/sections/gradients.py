@@ -3,48 +3,42 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
+import dlfs_gpu as d
 from dlfs_gpu._validation import Array
-from dlfs_gpu.backend import Backend
 from dlfs_gpu.chapter4 import figures
 from dlfs_gpu.chapter4.model import Between, Check, Plot, Section, golden_tolerance
-from dlfs_gpu.functions import function_2
-from dlfs_gpu.gradient import gradient_descent, numerical_gradient
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from dlfs_gpu.training.curves import COLOURS, new_figure
 
 
-def gradients(backend: Backend) -> Section:
+def gradients(backend: d.Backend) -> Section:
     """Return the numbers and figures of section 4.4 but for those of its subsections."""
     array = functools.partial(backend.asarray, dtype="float64")
 
     def gradient(x: list[float]) -> Array:
-        return numerical_gradient(function_2, array(x), nominal_step=True)
+        return d.numerical_gradient(d.function_2, array(x), nominal_step=True)
 
     def angle_to_minimum() -> float:
         x, weights = np.array([3.0, 4.0]), array([1.0, 4.0])
-        gradient = backend.to_numpy(
-            numerical_gradient(lambda x: backend.xp.sum(weights * x**2), array(x))
-        )
+        slopes = d.numerical_gradient(lambda x: backend.xp.sum(weights * x**2), array(x))
+        gradient = backend.to_numpy(slopes)
         cosine = gradient @ x / np.linalg.norm(gradient) / np.linalg.norm(x)
         return float(np.degrees(np.arccos(cosine)))
 
     def field() -> Figure:
         axis = np.arange(-2, 2.5, 0.25)
         points = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
-        slopes = numerical_gradient(
+        slopes = d.numerical_gradient(
             lambda x: backend.xp.sum(x**2, axis=(1, 2)), array(points), method="batched"
         )
-        return figures.field(points, -backend.to_numpy(slopes))
-
-    def surface() -> Figure:
-        axis = np.linspace(-3, 3, 61)
-        x0, x1 = np.meshgrid(axis, axis)
-        return figures.surface(x0, x1, x0**2 + x1**2)
+        figure, axes = new_figure(figures.SQUARE)
+        axes.quiver(*points.T, *-backend.to_numpy(slopes).T, angles="xy", color=COLOURS[0])
+        axes.set(xlabel="x0", ylabel="x1", xlim=(-2.5, 2.5), ylim=(-2.5, 2.5), aspect="equal")
+        return figure
 
     return Section(
         "4.4 Gradients",
@@ -55,8 +49,8 @@ def gradients(backend: Backend) -> Section:
                 "gradients at (3, 4), (0, 2) and (3, 0)",
                 [
                     [6.00000000000378, 7.999999999999119],
-                    [0.0, 4.000000000004],
-                    [6.000000000012662, 0.0],
+                    [0, 4.000000000004],
+                    [6.000000000012662, 0],
                 ],
                 lambda: [gradient([3, 4]), gradient([0, 2]), gradient([3, 0])],
                 golden_tolerance(backend, 1e-10),
@@ -65,7 +59,7 @@ def gradients(backend: Backend) -> Section:
             Check(
                 "gradient at the integers (3, 4)",
                 [6.0, 8.0],
-                lambda: numerical_gradient(function_2, backend.asarray([3, 4])),
+                lambda: d.numerical_gradient(d.function_2, backend.asarray([3, 4])),
                 1e-8,
                 "integers are promoted first: they cannot hold 3 + 1e-4",
                 mistake="the book's code: [25000, 35000]",
@@ -79,7 +73,7 @@ def gradients(backend: Backend) -> Section:
                 "the minimum where the contours are circles",
                 mistake="the notes: the gradient points at the minimum",
             ),
-            Plot("surface", "f(x) = x0² + x1².", surface),
+            Plot("surface", "f(x) = x0² + x1².", _surface),
             Plot(
                 "gradient-field",
                 "−∇f of x0² + x1², by numerical gradients: at every point the direction of "
@@ -90,18 +84,41 @@ def gradients(backend: Backend) -> Section:
     )
 
 
-def descent(backend: Backend) -> Section:
+def _surface() -> Figure:
+    figure = Figure(figsize=(5.6, 4.4), layout="constrained")
+    axes: Any = figure.add_subplot(projection="3d")
+    x0, x1 = np.meshgrid(np.linspace(-3, 3, 61), np.linspace(-3, 3, 61))
+    axes.plot_surface(x0, x1, x0**2 + x1**2, cmap="viridis", alpha=0.9)
+    axes.set(xlabel="x0", ylabel="x1")
+    axes.set_zlabel("f(x)", labelpad=8)
+    axes.set_box_aspect(None, zoom=0.9)
+    for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
+        axis.set_pane_color((0.5, 0.5, 0.5, 0.08))
+    return figure
+
+
+def descent(backend: d.Backend) -> Section:
     """Return the numbers and figures of section 4.4.1."""
-    array = functools.partial(backend.asarray, dtype="float64")
+    start = backend.asarray([-3.0, 4.0])
     tolerance = golden_tolerance(backend, 1e-9)
 
-    def walk(lr: float, steps: int = 100) -> Array:
-        """Return the positions from the start on, (steps + 1, 2)."""
-        return gradient_descent(function_2, array([-3, 4]), lr, steps)[1]
+    def walk(lr: float) -> Array:
+        """Return the positions from the start on, (101, 2)."""
+        return d.gradient_descent(d.function_2, start, lr, 100)[1]
 
     def step_along(sign: float) -> Array:
-        x = array([-3, 4])
-        return function_2(x + sign * 0.1 * numerical_gradient(function_2, x))
+        return d.function_2(start + sign * 0.1 * d.numerical_gradient(d.function_2, start))
+
+    def path() -> Figure:
+        figure, axes = new_figure(figures.SQUARE)
+        x0, x1 = np.meshgrid(np.linspace(-3.5, 3.5, 141), np.linspace(-4.5, 4.5, 181))
+        contours = axes.contour(
+            x0, x1, x0**2 + x1**2, levels=[1, 4, 9, 16], colors=COLOURS[5], linestyles="--"
+        )
+        axes.clabel(contours, fontsize="small")
+        axes.plot(*backend.to_numpy(walk(0.1)[:21]).T, "o-", markersize=5, linewidth=0.8)
+        axes.set(xlabel="x0", ylabel="x1", xlim=(-3.5, 3.5), ylim=(-4.5, 4.5), aspect="equal")
+        return figure
 
     def rates() -> Figure:
         values = {
@@ -110,6 +127,20 @@ def descent(backend: Backend) -> Section:
         }
         return figures.lines(np.arange(101), values, xlabel="step", ylabel="f(x)", yscale="log")
 
+    # At so large a rate x ± 1e-4 rounds back to x past 2^44 or so, the differences become 0, and
+    # the walk stands still: where, is a matter of the last bit.
+    golden = [-2.5898374737328363e13, -1.2952486168965398e12]
+    if backend.name == "numpy":
+        too_large = Check(
+            "lr = 10, 100 steps", golden, lambda: walk(10.0)[-1], printed_in="book 4.4.1, rounded"
+        )
+    else:
+        too_large = Check(
+            "lr = 10, 100 steps: distance from the minimum",
+            Between(low=1e10),
+            lambda: backend.xp.linalg.vector_norm(walk(10.0)[-1]),
+            note=f"the book prints NumPy's {golden}, rounded",
+        )
     return Section(
         "4.4.1 Gradient descent",
         "x ← x − lr·∇f(x) on x0² + x1², from (−3, 4), with numerical gradients.",
@@ -123,13 +154,17 @@ def descent(backend: Backend) -> Section:
                 mistake="the notes: “update along the gradient”",
             ),
             Check(
-                "lr = 0.1, 100 steps",
-                [-6.111107928998789e-10, 8.148143905314271e-10],
-                lambda: walk(0.1)[-1],
+                "lr = 0.1, 20 and 100 steps",
+                [
+                    [-0.03458764513817675, 0.04611686018418694],
+                    [-6.111107928998789e-10, 8.148143905314271e-10],
+                ],
+                lambda: [walk(0.1)[20], walk(0.1)[100]],
                 tolerance,
+                "the first 20 are the path below",
                 printed_in="book 4.4.1, rounded",
             ),
-            _too_large_a_rate(backend),
+            too_large,
             Check(
                 "lr = 1e-10, 100 steps",
                 [-2.999999939999995, 3.9999999199999934],
@@ -140,13 +175,6 @@ def descent(backend: Backend) -> Section:
                 mistake="the notes: -2.9999994",
             ),
             Check(
-                "lr = 0.1, 20 steps",
-                [-0.03458764513817675, 0.04611686018418694],
-                lambda: walk(0.1, 20)[-1],
-                tolerance,
-                "the path below",
-            ),
-            Check(
                 "lr = 0.01, 100 steps",
                 [-0.397858667684, 0.530478223578],
                 lambda: walk(0.01)[-1],
@@ -155,7 +183,7 @@ def descent(backend: Backend) -> Section:
             Plot(
                 "descent-path",
                 "Twenty steps at learning rate 0.1, among the contours of x0² + x1².",
-                lambda: figures.descent_path(backend.to_numpy(walk(0.1, 20))),
+                path,
             ),
             Plot(
                 "learning-rates",
@@ -164,21 +192,4 @@ def descent(backend: Backend) -> Section:
                 rates,
             ),
         ],
-    )
-
-
-def _too_large_a_rate(backend: Backend) -> Check:
-    def end() -> Array:
-        return gradient_descent(function_2, backend.asarray([-3.0, 4.0]), 10.0)[0]
-
-    # Past 2^44 or so x ± 1e-4 rounds back to x, the differences become 0, and the walk stands
-    # still: where, is a matter of the last bit.
-    golden = [-2.5898374737328363e13, -1.2952486168965398e12]
-    if backend.name == "numpy":
-        return Check("lr = 10, 100 steps", golden, end, printed_in="book 4.4.1, rounded")
-    return Check(
-        "lr = 10, 100 steps: distance from the minimum",
-        Between(low=1e10),
-        lambda: backend.xp.linalg.vector_norm(end()),
-        note=f"the book prints NumPy's {golden}, rounded",
     )
