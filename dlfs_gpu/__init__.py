@@ -4,6 +4,8 @@ Numerical gradients fast and exact enough to train with, beside the chapter's lo
 networks, optimizers and training loop, under the book's names.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from dlfs_gpu._validation import ArgumentError, DataError
 from dlfs_gpu.backend import Backend, BackendError, get_backend, use_backend
 from dlfs_gpu.checkpoint import load_model, save_model
@@ -52,6 +54,9 @@ from dlfs_gpu.network import Network
 from dlfs_gpu.optimizers import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSprop
 from dlfs_gpu.training import History, Trainer
 
+if TYPE_CHECKING:
+    from dlfs_gpu.estimator import NetworkClassifier
+
 __all__ = [
     "SGD",
     "AdaGrad",
@@ -72,6 +77,7 @@ __all__ = [
     "MultiLayerNet",
     "Nesterov",
     "Network",
+    "NetworkClassifier",
     "RMSprop",
     "Relu",
     "Sigmoid",
@@ -119,3 +125,12 @@ __all__ = [
     "use_backend",
     "with_difference",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the estimators when they are first asked for: scikit-learn takes a second."""
+    if name == "NetworkClassifier":
+        from dlfs_gpu import estimator
+
+        return getattr(estimator, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
