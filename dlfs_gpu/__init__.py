@@ -55,7 +55,7 @@ from dlfs_gpu.optimizers import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSprop
 from dlfs_gpu.training import History, Trainer
 
 if TYPE_CHECKING:
-    from dlfs_gpu.estimator import NetworkClassifier
+    from dlfs_gpu.estimator import NetworkClassifier, NetworkRegressor
 
 __all__ = [
     "SGD",
@@ -78,6 +78,7 @@ __all__ = [
     "Nesterov",
     "Network",
     "NetworkClassifier",
+    "NetworkRegressor",
     "RMSprop",
     "Relu",
     "Sigmoid",
@@ -129,7 +130,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import the estimators when they are first asked for: scikit-learn takes a second."""
-    if name == "NetworkClassifier":
+    if name in ("NetworkClassifier", "NetworkRegressor"):
         from dlfs_gpu import estimator
 
         return getattr(estimator, name)
