@@ -8,6 +8,8 @@ import os
 # threads than cores spend their time waiting for each other.
 for _variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
+# scikit-learn's array API support asks for SciPy's, which is chosen before SciPy is imported.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
 # ruff: noqa: E402
 from pathlib import Path
