@@ -157,7 +157,7 @@ def test_overflow_is_found_as_by_the_array_code(hidden: list[int]) -> None:
     network = MultiLayerNet(9, hidden, 3, "relu", seed=0, backend="numpy")
     network.params["W1"][...] = 3e38
     for mode in ("auto", "off"):
-        with use_kernels(mode), np.errstate(all="ignore"):  # type: ignore[arg-type]
+        with use_kernels(mode), np.errstate(all="ignore"):
             with pytest.raises(ArgumentError) as error:
                 network.numerical_gradient(np.ones((2, 9), np.float32), np.array([0, 1]))
             assert error.value.argument == "network"
