@@ -98,7 +98,8 @@ class Convolution:
         }
         channels, height, width = self.shape
         images = np.zeros((n, channels, height + 2 * self.pad, width + 2 * self.pad))
-        np.add.at(images, (slice(None), *self._places()), dout @ W.reshape(W.shape[0], -1))
+        places_of: Any = (slice(None), *self._places())
+        np.add.at(images, places_of, dout @ W.reshape(W.shape[0], -1))
         inner = slice(self.pad, -self.pad or None)
         return images[:, :, inner, inner].reshape(n, -1)
 
@@ -203,7 +204,7 @@ def test_float32() -> None:
     for key, gradient in result.items():
         assert gradient.dtype == np.float32
         error = np.linalg.norm(gradient - expected[key])
-        assert error <= 1e-6 * max(np.linalg.norm(expected[key]), 1e-6)
+        assert error <= 1e-6 * max(float(np.linalg.norm(expected[key])), 1e-6)
 
 
 def test_a_loss_of_ones_own() -> None:
