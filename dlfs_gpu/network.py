@@ -214,9 +214,8 @@ class Network:
             h = 1e-4 if h is None else check_positive("h", h)
             smallest = math.sqrt(namespace_of(x).finfo(x.dtype).smallest_normal)
             if h < smallest:
-                raise ArgumentError(
-                    "h", f"is {h}; below {smallest:.1e} changes are lost to underflow in {x.dtype}"
-                )
+                problem = f"is {h}; below {smallest:.1e} changes are lost to underflow in {x.dtype}"
+                raise ArgumentError("h", problem)
             gradient = self._loss_and_differences(x, t, h, max_memory, threads)[1]
         for key, values in gradient.items():
             if not is_finite(values):
@@ -358,14 +357,11 @@ class Network:
         return (x, False) if x.ndim == 2 else (x[None, ...], True)
 
     def _refuse_random(self) -> None:
-        """Raise ArgumentError if a layer draws at random in every pass."""
+        """Raise ArgumentError if a layer draws at random in every pass: losses then differ."""
         for layer in self.layers:
             if not getattr(layer, "frozen", True):
-                raise ArgumentError(
-                    "network",
-                    f"has a {type(layer).__name__} layer that draws anew at every pass, so losses "
-                    "cannot be compared; network.freeze_dropout() makes it keep what it draws",
-                )
+                problem = f"has a {type(layer).__name__} layer that draws anew at every pass; "
+                raise ArgumentError("network", problem + "network.freeze_dropout() mends that")
 
     def _evaluated_differences(
         self,
