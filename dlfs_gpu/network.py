@@ -29,8 +29,7 @@ from dlfs_gpu.protocols import Layer, Loss
 
 GradientMethod = Literal["loop", "batched", "difference"]
 
-# Samples at once when scores are computed, at most.
-_EVALUATION_BATCH = 10_000
+_EVALUATION_BATCH = 10_000  # samples at once when scores are computed, at most
 
 
 class Network:
@@ -300,9 +299,9 @@ class Network:
             blocks.append(self._forward(x[start:stop, ...], training=False))
 
         row = 4 * max([x.shape[1], *self.sizes]) * namespace_of(x).finfo(x.dtype).bits // 8
-        at_once = max(1, min(_EVALUATION_BATCH, memory_budget(x, None) // row))
         with self._lock:
-            run_in_chunks(run, x.shape[0], at_once)
+            at_once = min(_EVALUATION_BATCH, memory_budget(x, None) // row)
+            run_in_chunks(run, x.shape[0], max(1, at_once))
         return blocks[0] if len(blocks) == 1 else namespace_of(x).concat(blocks)
 
     def _accuracy(self, x: Array, t: Array) -> float:

@@ -90,16 +90,16 @@ class Convolution:
 
     def backward(self, dout: Any) -> Any:
         W = self.params["W"]
-        n, places, _ = self.columns.shape
-        dout = dout.reshape(n, places, W.shape[0])
+        n = self.columns.shape[0]
+        dout = dout.reshape(n, -1, W.shape[0])
         self.grads = {
             "W": np.einsum("npf,npk->fk", dout, self.columns).reshape(W.shape),
             "b": dout.sum(axis=(0, 1)),
         }
         channels, height, width = self.shape
         images = np.zeros((n, channels, height + 2 * self.pad, width + 2 * self.pad))
-        places_of: Any = (slice(None), *self._places())
-        np.add.at(images, places_of, dout @ W.reshape(W.shape[0], -1))
+        places: Any = (slice(None), *self._places())
+        np.add.at(images, places, dout @ W.reshape(W.shape[0], -1))
         inner = slice(self.pad, -self.pad or None)
         return images[:, :, inner, inner].reshape(n, -1)
 
@@ -203,8 +203,8 @@ def test_float32() -> None:
     result, expected = network.numerical_gradient(x, t), exact.numerical_gradient(x, t)
     for key, gradient in result.items():
         assert gradient.dtype == np.float32
-        error = np.linalg.norm(gradient - expected[key])
-        assert error <= 1e-6 * max(float(np.linalg.norm(expected[key])), 1e-6)
+        size, error = (float(np.linalg.norm(a)) for a in (expected[key], gradient - expected[key]))
+        assert error <= 1e-6 * max(size, 1e-6)
 
 
 def test_a_loss_of_ones_own() -> None:

@@ -205,7 +205,9 @@ def _largest(linear: float, square: float, budget: int) -> int:
 
 def _fit(one: float, many: float, count: int) -> tuple[float, float]:
     """Return a and b of a·P + b·P² that is `one` for P = 1 and `many` for P = count."""
-    square = max(0.0, (many - count * one) / (count * count - count)) if count > 1 else 0.0
+    if count == 1:  # Nothing is known, and the square is the worst.
+        return 0.0, one
+    square = max(0.0, (many - count * one) / (count * count - count))
     return (many / count if square == 0 else one - square), square
 
 
@@ -237,7 +239,8 @@ class _Walk:
         costs = []
         for axis in axes:
             order = (*(k for k in rest if k != axis), axis)
-            count = min(_TRIAL, x.shape[axis], max(1, budget // one.peak))
+            # At worst changes grow with the square.
+            count = min(_TRIAL, x.shape[axis], math.isqrt(budget // one.peak))
             _, many = self.differences(order, 0, count)
             costs.append(
                 _Cost(
