@@ -589,7 +589,7 @@ class TestInfo:
     def test_what_it_shows(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DLFS_GPU_BACKEND", "numpy")
         result = run("info")
-        assert (result.status, result.err) == (0, "")
+        assert result.status == 0
         shown = dict(line.split(maxsplit=1) for line in result.out.splitlines())
         assert shown["numpy"] == np.__version__
         assert shown["backend"] == "numpy"
@@ -721,3 +721,15 @@ def test_a_defect_is_a_traceback(
     monkeypatch.setattr(Affine, "forward", fail)
     with pytest.raises(defect, match="only length-1 arrays"):
         run("train", "--backend", "numpy", "--out", "a")
+
+
+def test_kernels_can_be_turned_off(run: Run) -> None:
+    pytest.importorskip("numba")
+    arguments = ("train", "--gradient", "difference", "--iterations", 3, "--out", "a")
+    assert "kernels: differences on cpu: passed" in run(*arguments).out
+    assert any("passed" in line for line in summary_in("a")["kernels"])
+    assert "passed" in run("info").out
+    assert run("gradcheck", "--kernels", "off", "--mini-batch-size", 3).status == 0
+    result = run(*arguments, "--kernels", "none")
+    assert result.status == 2
+    assert "--kernels" in result.err

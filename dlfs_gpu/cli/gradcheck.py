@@ -10,6 +10,7 @@ from dlfs_gpu.cli.data import load_data
 from dlfs_gpu.cli.network import make_network
 from dlfs_gpu.cli.settings import GradcheckSettings, command_with
 from dlfs_gpu.gradient_check import check_gradients
+from dlfs_gpu.kernels import kernels_mode, use_kernels
 
 
 @command_with(GradcheckSettings)
@@ -24,7 +25,8 @@ def gradcheck(settings: GradcheckSettings) -> None:
     network = make_network(settings, data, backend)
     network.freeze_dropout()
     x, t = data.x_train[:count], data.t_train[:count]
-    report = check_gradients(network, x, t, h=settings.h, method=settings.method)
+    with use_kernels(settings.kernels or kernels_mode()):
+        report = check_gradients(network, x, t, h=settings.h, method=settings.method)
     typer.echo(report)
     if not report.ok:
         raise typer.Exit(1)

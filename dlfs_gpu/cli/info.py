@@ -7,14 +7,16 @@ import platform
 
 import typer
 
-from dlfs_gpu.backend import get_backend
+from dlfs_gpu.backend import Backend, get_backend
 from dlfs_gpu.cli.settings import BackendOption
+from dlfs_gpu.kernels import kernels_mode, report
+from dlfs_gpu.models import TwoLayerNet
 
-_DISTRIBUTIONS = ("dlfs-gpu", "numpy", "array-api-compat", "cupy-cuda12x", "cupy-cuda13x")
+_DISTRIBUTIONS = ("dlfs-gpu", "numpy", "array-api-compat", "numba", "cupy-cuda12x", "cupy-cuda13x")
 
 
 def info(backend: BackendOption = None) -> None:
-    """Show versions, backend, device and memory."""
+    """Show versions, backend, device, memory, and compiled loops."""
     chosen = get_backend(backend)
     rows = {name: version_of(name) for name in _DISTRIBUTIONS}
     rows |= {
@@ -23,9 +25,20 @@ def info(backend: BackendOption = None) -> None:
         "why": chosen.reason,
         "device": chosen.device,
         "free memory": f"{chosen.free_memory() / 2**30:.1f} GiB",
+        "kernels": _kernels(chosen),
     }
     for name, value in rows.items():
         typer.echo(f"{name:18}{value}")
+
+
+def _kernels(backend: Backend) -> str:
+    """Return what came of the compiled loops in a small gradient."""
+    if kernels_mode() == "off":
+        return "off"
+    network = TwoLayerNet(4, 3, 2, seed=0, backend=backend)
+    x, t = backend.asarray([[0.1, 0.2, 0.3, 0.4]], "float32"), backend.asarray([1])
+    network.numerical_gradient(x, t)
+    return "; ".join(map(str, report())) or "none: Numba is not installed, or the GPU has none"
 
 
 def version_of(distribution: str) -> str:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from typer import Option
 
+from dlfs_gpu.kernels import KernelsMode
 from dlfs_gpu.network import GradientMethod
 from dlfs_gpu.training.update import GradientKind
 
@@ -55,6 +56,14 @@ BackendOption = Annotated[
     str | None,
     Option("--backend", help="auto, numpy or cupy.  [default: DLFS_GPU_BACKEND or auto]"),
 ]
+KernelsOption = Annotated[
+    KernelsMode | None,
+    Option(
+        "--kernels",
+        help="auto for compiled loops where there are any, off for array operations alone.  "
+        "[default: DLFS_GPU_KERNELS or auto]",
+    ),
+]
 DataDirOption = Annotated[
     Path | None,
     path_option(
@@ -91,6 +100,7 @@ class NetworkSettings:
         float, Option(help="Factor of half the sum of squared weights, a penalty in the loss.")
     ] = 0.0
     dropout_ratio: Annotated[float, Option(help="Share of hidden units dropped.")] = 0.0
+    kernels: KernelsOption = None
     seed: Annotated[
         int, Option(min=0, help="Of weights, minibatches, dropout and the validation split.")
     ] = 0

@@ -20,6 +20,7 @@ from dlfs_gpu.cli.network import make_network
 from dlfs_gpu.cli.results import check_folder, write_results
 from dlfs_gpu.cli.settings import TrainingSettings, command_with
 from dlfs_gpu.cli.signals import stop_on_signals
+from dlfs_gpu.kernels import kernels_mode, report, use_kernels
 from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.training import History, Trainer
 from dlfs_gpu.training.curves import plot_curves
@@ -47,7 +48,8 @@ def train(settings: TrainingSettings) -> None:
     inputs = [Path(settings.data), settings.test_data] if is_csv(settings.data) else []
     check_folder(folder, RESULTS, filter(None, inputs))
 
-    with stop_on_signals(trainer.stop) as received:
+    kernels = use_kernels(settings.kernels or kernels_mode())
+    with kernels, stop_on_signals(trainer.stop) as received:
         history = trainer.train()
         summary = _summary(settings, trainer, backend, folder)
         summary["signal"] = received[0].name if received else None
@@ -120,6 +122,7 @@ def _summary(
     return asdict(settings) | {
         "backend": backend.name,
         "device": backend.device,
+        "kernels": [str(status) for status in report()],
         "sizes": trainer.network.sizes,
         "optimizer": settings.optimizer.lower(),
         "lr": trainer.optimizer.lr,
@@ -181,6 +184,7 @@ def _description(summary: dict[str, Any]) -> str:
             + ("" if best is None else f"; the weights are those after {best:,}"),
             f"train accuracy {summary['train_accuracy']:.4f}",
             f"test accuracy  {summary['test_accuracy']:.4f}",
+            *(f"kernels: {status}" for status in summary["kernels"]),
         ]
     )
 
