@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 import dlfs_gpu as d
 from dlfs_gpu._validation import Array
 from dlfs_gpu.chapter4 import figures
-from dlfs_gpu.chapter4.model import Check, Plot, Section, golden_tolerance
+from dlfs_gpu.chapter4.model import Between, Check, Plot, Section, golden_tolerance
 from dlfs_gpu.gradient import Scheme
 from dlfs_gpu.training.curves import COLOURS, new_figure
 
@@ -97,6 +97,44 @@ def _differences(backend: d.Backend) -> Iterator[Check | Plot]:
         "The true tangent at x, and the line through x and x + h whose slope the forward "
         "difference gives. h is large here, to be seen.",
         _secant,
+    )
+
+    yield Check(
+        "relative error of a gradient in float32, h = 1e-8, by method='difference'",
+        Between(high=1e-6),
+        lambda: _error(backend, "float32", "difference", 1e-8),
+        note="where nothing is rounded, no step is too small; the loop's error is 1, all of it",
+    )
+    yield Plot(
+        "errors-against-h",
+        "How far central differences of Σ sin²x·exp(−x²) are from its gradient, against h. The "
+        "chapter's loop meets truncation on the right and rounding on the left; with "
+        "method='difference' there is no left.",
+        lambda: _errors_against_h(backend),
+    )
+
+
+def _error(backend: d.Backend, dtype: str, method: Any, h: float) -> float:
+    """Return the relative error of a numerical gradient, as a norm."""
+    x = backend.asarray(np.linspace(-2, 2, 9), dtype)
+    gradient = d.numerical_gradient(
+        lambda x: np.sum(np.sin(x) ** 2 * np.exp(-(x**2))), x, h, method=method, nominal_step=True
+    )
+    at = backend.to_numpy(x).astype(np.float64)
+    exact = (np.sin(2 * at) - 2 * at * np.sin(at) ** 2) * np.exp(-(at**2))
+    error = backend.to_numpy(gradient).astype(np.float64) - exact
+    return float(np.linalg.norm(error) / np.linalg.norm(exact))
+
+
+def _errors_against_h(backend: d.Backend) -> Figure:
+    steps = np.logspace(-12, 0, 61)
+    curves = {
+        f"{method}, {dtype}": [_error(backend, dtype, method, float(h)) for h in steps]
+        for method in ("loop", "difference")
+        for dtype in ("float32", "float64")
+    }
+    return figures.lines(
+        steps, curves, xlabel="h", ylabel="relative error", xscale="log", yscale="log"
     )
 
 
