@@ -191,8 +191,9 @@ def numerical_gradient(
     the same finite difference at the same h, truncation, kinks and jumps included, from changes
     that all operations pass on (see `dlfs_gpu.Differenced`), and is right to some units of the last
     digit of the terms it consists of, in either type and for any `h`. Digits are lost only where
-    the changes by +h and −h are nearly equal, as at an extremum of f: then the error is some
-    eps·h·|f″|. `nominal_step` makes no difference to it, because its step is not rounded.
+    the changes by +h and −h are nearly equal, as at an extremum of f, where the error is some
+    eps·h·|f″|, and where the step leads across a kink that lies at a computed value v, which is
+    known to eps·|v| only. `nominal_step` changes nothing, because no step is rounded.
 
     The error is estimated from what it consists of. With ``"difference"``: from the change when h
     is halved, and 16·eps of the largest element. With the others, truncation: from the change

@@ -75,6 +75,8 @@ class TestFunctions:
             (lambda x: np.exp(x, out=np.zeros(3)).sum(), "out=", "returns"),
             (lambda x: np.sum(x, where=[True, False, True]), "where=", "where("),
             (lambda x: x.astype(int).sum(), "astype", "floor"),
+            (lambda x: np.sum(x, initial=1.0), "initial", "method='loop'"),
+            (lambda x: np.exp(x, dtype=np.float64).sum(), "dtype", "exp"),
             (lambda x: x.reshape(3, 1, order="F").sum(), "order", "'C'"),
         ],
     )
@@ -152,6 +154,16 @@ class TestResults:
             return (kept[0] * x).sum()
 
         with pytest.raises(TypeError, match="earlier evaluation"):
+            gradient(f)
+
+    def test_a_result_kept_from_an_earlier_evaluation(self) -> None:
+        kept: list[Any] = []
+
+        def f(x: Any) -> Any:
+            kept.append(x.sum())
+            return kept[0]
+
+        with pytest.raises(TypeError, match="earlier call"):
             gradient(f)
 
     def test_not_callable(self) -> None:

@@ -180,6 +180,15 @@ def abs_change(xp: Any, x: Array, d: Array) -> Array:
     return xp.maximum(d, -(d + 2 * xp.abs(x)))
 
 
+def maximum_change(xp: Any, gap: Array, dx: Array, dy: Array) -> Array:
+    """Return max(X, Y) − max(x, y), where gap = x − y.
+
+    Seen from the larger one, the other has to make up for the gap first.
+    """
+    zero = xp.zeros_like(gap)
+    return xp.maximum(dx + xp.minimum(gap, zero), dy - xp.maximum(gap, zero))
+
+
 def log_ratio(xp: Any, x: Array, d: Array, moved: Array | None = None) -> Array:
     """Return log((x + d) / x) for x ≥ 0; of x < 0 NaN. `moved` is x + d if it is known better."""
     ratio = d / xp.where(x < 0, xp.full_like(x, xp.nan), x)

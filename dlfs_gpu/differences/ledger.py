@@ -6,8 +6,9 @@ import math
 
 from dlfs_gpu._validation import Array
 
-_TEMPORARIES = 4
-"""Arrays as large as its result that a rule may need at once."""
+_TEMPORARIES = 6
+"""Arrays of numbers, as many as the result has, that most rules need at once on the way."""
+_LARGEST_NUMBER = 8
 
 
 class Ledger:
@@ -28,18 +29,19 @@ class Ledger:
 
     def open(self, part: Array) -> None:
         """Take down changes that were computed."""
-        size = _bytes(part)
-        self.live += size
-        self.peak = max(self.peak, self.live + _TEMPORARIES * size)
-        self.total += size
+        count, itemsize = math.prod(part.shape), _itemsize(part)
+        self.live += count * itemsize
+        # Truth values come from numbers.
+        number = _LARGEST_NUMBER if itemsize == 1 else itemsize
+        self.peak = max(self.peak, self.live + _TEMPORARIES * count * number)
+        self.total += count * itemsize
         self.operations += 1
 
     def close(self, part: Array) -> None:
         """Take down that they are no longer needed."""
-        self.live -= _bytes(part)
+        self.live -= math.prod(part.shape) * _itemsize(part)
 
 
-def _bytes(part: Array) -> int:
-    # The array API standard has no itemsize; 8 is the largest.
-    size: int = math.prod(part.shape) * getattr(part.dtype, "itemsize", 8)
-    return size
+def _itemsize(part: Array) -> int:
+    # The array API standard has none.
+    return int(getattr(part.dtype, "itemsize", _LARGEST_NUMBER))

@@ -83,9 +83,7 @@ def difference_gradient(
     TypeError
         If `f` is not callable, or does something that no rule is known for.
     """
-    step = _step_of(x, h)
-    _check_function(f)
-    walk = _Walk(f, x, step, scheme)
+    walk = _Walk(f, x, h, scheme)
     size = math.prod(x.shape)
     order, chunk = walk.plan(memory_budget(x, max_memory))
     xp = walk.xp
@@ -118,11 +116,9 @@ def difference_derivative(f: Function, x: Array, h: float, scheme: str) -> Array
     Parameters, result and errors are those of `difference_gradient`, but that `f` must return
     an array of the shape of `x`.
     """
-    step = _step_of(x, h)
-    _check_function(f)
-    walk = _Walk(f, x, step, scheme)
+    walk = _Walk(f, x, h, scheme)
     xp = walk.xp
-    steps = xp.asarray(walk.signs, dtype=x.dtype, device=device(x)) * step
+    steps = xp.asarray(walk.signs, dtype=x.dtype, device=device(x)) * walk.step
     steps = xp.reshape(steps, (-1,) + (1,) * x.ndim)
     moved = Differenced(x, xp.broadcast_to(steps, (len(walk.signs), *x.shape)))
     demand = f"it must return one number for each element of x, {tuple(x.shape)}"
@@ -144,12 +140,6 @@ def _step_of(x: Array, h: float) -> float:
         problem = "small that changes underflow" if h < 1 else "large that changes overflow"
         raise ArgumentError("h", f"is {h}, so {problem} in {x.dtype}")
     return float(xp.asarray(h, dtype=x.dtype))
-
-
-def _check_function(f: Any) -> None:
-    """Refuse what cannot be called."""
-    if not callable(f):
-        raise TypeError(f"f is {f!r}; it must be a function")
 
 
 @dataclass
@@ -176,17 +166,15 @@ class _Cost:
 
     def chunk(self, size: int, budget: int) -> int:
         """Return how many elements to move at once."""
-        linear, square = self.computed
+        square = self.computed[1]
         best = math.isqrt(int(self.fixed / square)) if square > 0 else size
         largest = min(best, _largest(*self.peak, budget))
         if largest < self.row:
             # In rows of equal parts.
             return max(1, math.ceil(self.row / math.ceil(self.row / max(1, largest))))
         # Several rows side by side may cost their square.
-        row = linear * self.row + square * self.row**2
-        rows = math.isqrt(int(max(1.0, self.fixed / max(row, 1.0))))
-        peak = self.peak[0] * self.row + self.peak[1] * self.row**2
-        rows = min(rows, math.isqrt(int(max(1.0, budget / max(peak, 1.0)))))
+        row, peak = (a * self.row + b * self.row**2 for a, b in (self.computed, self.peak))
+        rows = math.isqrt(max(1, int(min(self.fixed / row, budget / peak))))
         return min(size, rows * self.row)
 
     def of_each(self, size: int, budget: int) -> float:
@@ -214,11 +202,13 @@ def _fit(one: float, many: float, count: int) -> tuple[float, float]:
 class _Walk:
     """A function, and the points around x that it is evaluated at."""
 
-    def __init__(self, f: Function, x: Array, step: float, scheme: str) -> None:
+    def __init__(self, f: Function, x: Array, h: float, scheme: str) -> None:
+        if not callable(f):
+            raise TypeError(f"f is {f!r}; it must be a function")
         self.f = f
         self.x = x
         self.xp = namespace_of(x)
-        self.step = step
+        self.step = _step_of(x, h)
         self.signs = (1.0, -1.0) if scheme == "central" else (1.0,)
         self.value: Any = None
 
@@ -265,6 +255,8 @@ class _Walk:
             raise
         demand = "with method='difference' it must return a single number"
         result = self.result(returned, (), demand)
+        if result.ledger is not ledger:
+            raise TypeError("f returned an array that it kept from an earlier call")
         if self.value is None:
             self.value = result.value
         elif bool(result.value != self.value) and bool(self.value == self.value):

@@ -11,11 +11,10 @@ from typing import Any
 
 from dlfs_gpu._validation import Array
 from dlfs_gpu.differences import rules
-from dlfs_gpu.differences.arithmetic import abs_change, two_sum
+from dlfs_gpu.differences.arithmetic import abs_change, maximum_change, two_sum
 from dlfs_gpu.differences.array import Differenced, is_truth
 from dlfs_gpu.differences.operands import as_number, make
 from dlfs_gpu.differences.pointwise import evaluate, namespace, pointwise
-from dlfs_gpu.differences.transcendental import maximum_change
 
 
 @pointwise("abs", "absolute", "fabs")
@@ -203,8 +202,7 @@ def _moved_floor(xp: Any, total: Array, rest: Array) -> Array:
     return xp.where((floor == total) & (rest < 0), floor - 1, floor)
 
 
-@pointwise("round", "rint")
-def _rint(xp: Any, out: Array, x: Array, d: Array) -> Array:
+def _rint_change(xp: Any, out: Array, x: Array, d: Array) -> Array:
     """Round to the nearest whole number; halves to even ones, if they are halves exactly."""
     total, rest = two_sum(xp, x, d)
     floor = xp.floor(total)
@@ -212,14 +210,15 @@ def _rint(xp: Any, out: Array, x: Array, d: Array) -> Array:
     return xp.where(total - floor == 0.5, above, xp.round(total)) - out
 
 
-_rint_rule = rules.by_name("rint")
+@rules.rule("rint")
+def _rint(x: Differenced) -> Differenced:
+    return evaluate(rules.find(x.xp, ("round", "rint")), _rint_change, (x,))
 
 
 @rules.rule("round", "around")
 def _round(x: Differenced, decimals: int = 0) -> Any:
-    assert _rint_rule is not None
     # As NumPy does it, which multiplies and divides by whole numbers.
     scale = 10.0 ** abs(decimals)
     if decimals > 0:
-        return _rint_rule(x * scale) / scale
-    return _rint_rule(x / scale) * scale if decimals else _rint_rule(x)
+        return _rint(x * scale) / scale
+    return _rint(x / scale) * scale if decimals else _rint(x)

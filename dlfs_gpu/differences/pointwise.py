@@ -36,7 +36,7 @@ def pointwise(
     def register(change: Change) -> Change:
         def function(*args: Any, **kwargs: Any) -> Any:
             if kwargs:
-                raise TypeError(f"{names[0]} takes no argument {next(iter(kwargs))!r} here")
+                raise TypeError(f"{names[0]} got an unexpected keyword argument {min(kwargs)!r}")
             xp = namespace(args)
             return evaluate(rules.find(xp, names), change, args, scalars=scalars, truths=truths)
 

@@ -6,6 +6,7 @@ and found by name (operators, `Namespace`) or by NumPy's function itself (NEP 13
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -72,7 +73,14 @@ def apply(name: str, rule: Rule, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         )
     if kwargs.pop("where", True) is not True:
         raise TypeError(f"{name}(where=...) has no rule; use where(condition, x, y) around it")
-    return rule(*args, **kwargs)
+    try:
+        return rule(*args, **kwargs)
+    except TypeError:
+        try:
+            inspect.signature(rule).bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{name} has no rule for such arguments ({error}): {REMEDY}") from None
+        raise
 
 
 def find(library: Any, names: tuple[str, ...]) -> Callable[..., Any]:

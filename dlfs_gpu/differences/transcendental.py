@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 
 from dlfs_gpu._validation import Array
-from dlfs_gpu.differences.arithmetic import log_ratio, not_below_zero, over, two_sum, where_far
+from dlfs_gpu.differences.arithmetic import (
+    log_ratio,
+    maximum_change,
+    not_below_zero,
+    over,
+    two_sum,
+    where_far,
+)
 from dlfs_gpu.differences.logistic import logistic_difference, logistic_saved
 from dlfs_gpu.differences.pointwise import pointwise
 
@@ -87,15 +94,6 @@ def _logaddexp(xp: Any, out: Array, x: Array, y: Array, dx: Array, dy: Array) ->
         return maximum_change(xp, gap, dx, dy) + (moved - xp.log1p(small))
 
     return where_far(xp, (xp.abs(dx) > 1) | (xp.abs(dy) > 1), near, far)
-
-
-def maximum_change(xp: Any, gap: Array, dx: Array, dy: Array) -> Array:
-    """Return max(X, Y) − max(x, y), where gap = x − y.
-
-    Seen from the larger one, the other has to make up for the gap first.
-    """
-    zero = xp.zeros_like(gap)
-    return xp.maximum(dx + xp.minimum(gap, zero), dy - xp.maximum(gap, zero))
 
 
 @pointwise("sin")
