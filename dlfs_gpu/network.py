@@ -396,5 +396,4 @@ class Network:
 
 
 def _has_weights(layer: Any) -> bool:
-    W = getattr(layer, "params", {}).get("W")
-    return W is not None and W.ndim == 2
+    return getattr(getattr(layer, "params", {}).get("W"), "ndim", 0) == 2
