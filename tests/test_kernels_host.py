@@ -145,6 +145,12 @@ def test_saturated_units(activation: str, dtype: str, bias: float) -> None:
     assert_same(network, x, t, tolerance=1e3 * float(np.finfo(dtype).eps))
 
 
+def test_change_common_to_all_scores() -> None:
+    network = MultiLayerNet(9, [6, 5], 3, "relu", "he", seed=0, backend="numpy")
+    network.params["W3"] += 100  # the same for all classes, so it does nothing
+    assert_same(network, sparse(8, 9, "float32"), np.arange(8) % 3)
+
+
 def test_confident_predictions() -> None:
     # Nearly no loss, and slopes of 1e-30, to the last digit.
     network = MultiLayerNet(9, [6], 3, "tanh", 1.0, seed=0, dtype="float64", backend="numpy")

@@ -98,6 +98,7 @@ def sums_by_loops(tail: Tail, distinct: Distinct | None, threads: int | None) ->
 def _line(
     tail: Tail, names: list[Any], samples: slice, columns: slice, threads: int | None
 ) -> np.ndarray:
+    """Return the sums (I + 1, columns) of changes along lines."""
     d = np.ascontiguousarray(tail.d[samples])
     before = _before(tail, names[0], d, samples, columns)
     line: Any = tail.line
@@ -119,6 +120,7 @@ def _curve(
     distinct: Distinct,
     threads: int | None,
 ) -> np.ndarray:
+    """Return the sums (I + 1, columns) of changes along curves, up to `size`."""
     values, counts, places = distinct[0][samples], distinct[1][samples], distinct[2][samples]
     dtype = values.dtype
     before = _before(tail, names[0], values, samples, columns)
@@ -140,7 +142,7 @@ def _curve(
         effects = np.empty((part.stop - start, units, classes + 1))
         top = np.argmax(likeliest[part], axis=1)
         effects[..., :-1] = last - last.T[top][..., None]
-        effects[..., -1] = slope[part] @ last.T
+        effects[..., -1] = np.matmul(effects[..., :-1], slope[part, :, None])[..., 0]
         with one_blas_thread:
             scores = _curves(weights, [a[part] for a in series], effects, dtype)
         sample, unit = near[part].nonzero()
@@ -238,6 +240,7 @@ def _curves(
 
 
 def _joined(places: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places of all samples in a row."""
     empty = np.empty(0, dtype=np.int64)
     where, which = zip(*places, strict=True) if places else ((), ())
     return np.concatenate([empty, *where]), np.concatenate([empty, *which])
