@@ -224,7 +224,7 @@ def test_gradient_against_pytorch() -> None:
         Tanh(),
         Affine(W2, B2),
         Relu(),
-        Affine(W1[:3], B1.copy()),
+        Affine(W1[:3].copy(), B1.copy()),
     ]
     t = np.array([4, 0, 1, 2, 3, 3, 1])
     leaves = [torch.tensor(a, requires_grad=True) for a in (W1, B1, W2, B2, W1[:3], B1)]
