@@ -723,8 +723,11 @@ def test_a_defect_is_a_traceback(
         run("train", "--backend", "numpy", "--out", "a")
 
 
-def test_kernels_can_be_turned_off(run: Run) -> None:
+def test_kernels_can_be_turned_off(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba")
+    # As in a new process.
+    monkeypatch.setattr("dlfs_gpu.kernels.proof._statuses", {})
+    monkeypatch.setattr("dlfs_gpu.kernels.proof._passed", set())
     arguments = ("train", "--gradient", "difference", "--iterations", 3, "--out", "a")
     assert "kernels: differences on cpu: passed" in run(*arguments).out
     assert any("passed" in line for line in summary_in("a")["kernels"])
