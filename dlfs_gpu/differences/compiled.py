@@ -22,7 +22,7 @@ from dlfs_gpu.backend import one_blas_thread
 from dlfs_gpu.differences.series import SMALL, exp_terms, log_terms, sigmoid_series
 from dlfs_gpu.differences.tail import Tail
 from dlfs_gpu.kernels import host, loops
-from dlfs_gpu.kernels.dense import UnfitError
+from dlfs_gpu.kernels.proof import UnfitError
 
 # Largest change before an activation of which the series for sinh and cosh are few.
 _LARGEST_MOVE = 1.0

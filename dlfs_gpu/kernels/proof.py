@@ -11,9 +11,12 @@ import numpy as np
 
 from dlfs_gpu._validation import Array
 from dlfs_gpu.backend import to_numpy
-from dlfs_gpu.kernels.dense import UnfitError
 
 _Result = TypeVar("_Result")
+
+
+class UnfitError(Exception):
+    """A kernel does not take this network, data or device; the message says why."""
 
 
 class KernelWarning(RuntimeWarning):
