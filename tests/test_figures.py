@@ -48,9 +48,9 @@ def test_figures_have_labelled_axes(name: str, plots: dict[str, Any]) -> None:
 def test_style_paints_text_and_paper_and_restores_what_was() -> None:
     before = dict(mpl.rcParams)
     with style(dark=True):
-        dark = figures.lines(X, {"a": X}, xlabel="x", ylabel="y")
+        dark = figures.draw(X, {"y": {"a": X}}, xlabel="x")
     with style():
-        light = figures.lines(X, {"a": X}, xlabel="x", ylabel="y")
+        light = figures.draw(X, {"y": {"a": X}}, xlabel="x")
     assert dict(mpl.rcParams) == before
 
     def brightness(figure: Figure) -> tuple[float, float]:
@@ -104,7 +104,7 @@ def test_thousands_of_evaluations_are_thinned_and_keep_their_ends() -> None:
 
 
 def test_a_curve_on_another_lets_it_show_through() -> None:
-    below, above = figures.lines(X, {"a": X, "b": X}, xlabel="x", ylabel="y").axes[0].lines
+    below, above = figures.draw(X, {"y": {"a": X, "b": X}}, xlabel="x").axes[0].lines
     assert (below.get_linestyle(), above.get_linestyle()) == ("-", "--")
 
 
@@ -138,7 +138,7 @@ def test_figures_do_without_pyplot_and_curves_without_matplotlib() -> None:
     code = (
         "import sys; from dlfs_gpu.training import curves; assert 'matplotlib' not in sys.modules; "
         "from dlfs_gpu.chapter4 import figures; "
-        "curves.png(figures.lines([1, 2], {'a': [1, 2]}, xlabel='x', ylabel='y')); "
+        "curves.png(figures.draw([1, 2], {'y': {'a': [1, 2]}}, xlabel='x')); "
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -133,9 +133,7 @@ def _errors_against_h(backend: d.Backend) -> Figure:
         for method in ("loop", "difference")
         for dtype in ("float32", "float64")
     }
-    return figures.lines(
-        steps, curves, xlabel="h", ylabel="relative error", xscale="log", yscale="log"
-    )
+    return figures.draw(steps, {"relative error": curves}, xlabel="h", xscale="log", yscale="log")
 
 
 def _tangents() -> Figure:
@@ -185,7 +183,7 @@ def _activations(backend: d.Backend) -> Iterator[Check | Plot]:
             "output": {"sigmoid": d.sigmoid(x), "step": d.step_function(x)},
             "slope": {"sigmoid: never 0": d.sigmoid_grad(x), "step: 0, but at 0": np.zeros_like(x)},
         }
-        return figures.stacked(x, panels, xlabel="x")
+        return figures.draw(x, panels, xlabel="x")
 
     yield Check(
         "slope of the sigmoid, sigmoid_grad, at 0 and at 37",

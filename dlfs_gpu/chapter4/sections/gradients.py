@@ -125,7 +125,7 @@ def descent(backend: d.Backend) -> Section:
             f"lr = {lr:g}": np.sum(backend.to_numpy(walk(lr)) ** 2, axis=1)
             for lr in (10.0, 0.1, 1e-10)
         }
-        return figures.lines(np.arange(101), values, xlabel="step", ylabel="f(x)", yscale="log")
+        return figures.draw(np.arange(101), {"f(x)": values}, xlabel="step", yscale="log")
 
     # At so large a rate x ± 1e-4 rounds back to x past 2^44 or so, the differences become 0, and
     # the walk stands still: where, is a matter of the last bit.

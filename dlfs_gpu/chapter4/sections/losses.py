@@ -43,7 +43,7 @@ def _values(backend: d.Backend) -> Iterator[Check | Plot]:
 
     def logarithm() -> Figure:
         x = np.geomspace(0.01, 1, 400)
-        return figures.lines(x, {"ln x": np.log(x)}, xlabel="x", ylabel="ln x")
+        return figures.draw(x, {"ln x": {"ln x": np.log(x)}}, xlabel="x")
 
     yield Check(
         "sum of squared errors, ½Σ(y − t)², of y1 and y2",
@@ -182,7 +182,7 @@ def _why(backend: d.Backend) -> Iterator[Check | Plot]:
     def staircase() -> Figure:
         accuracies, losses = moved(far)
         panels = {"accuracy": {"accuracy": accuracies}, "loss": {"loss": losses}}
-        return figures.stacked(far, panels, xlabel="change of one bias")
+        return figures.draw(far, panels, xlabel="change of one bias")
 
     yield Check(
         "gradients of ½(p − t)² and of binary cross entropy at the score −10, t = 1",

@@ -39,7 +39,7 @@ def optimizers(backend: d.Backend) -> Iterator[Check | Plot]:
             means = trainer.train().losses.reshape(-1, 20).mean(axis=1)
             losses[type(optimizer).__name__] = means
         middles = range(10, 500, 20)
-        return figures.lines(middles, losses, xlabel="update", ylabel="loss", yscale="log")
+        return figures.draw(middles, {"loss": losses}, xlabel="update", yscale="log")
 
     yield Check(
         "1 after a step of SGD, Momentum, Nesterov, AdaGrad, RMSprop and Adam; gradient 0.5, "

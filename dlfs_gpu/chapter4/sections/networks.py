@@ -8,13 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import dlfs_gpu as d
 from dlfs_gpu._validation import Array
-from dlfs_gpu.chapter4 import figures
-from dlfs_gpu.chapter4.model import Between, Check, Plot, Section, to_host
+from dlfs_gpu.chapter4.model import Between, Check, Section, to_host
 
 # Half a unit of the last digit that the sources print.
 _EIGHT_DIGITS = 5e-9
@@ -34,7 +32,7 @@ def networks(backend: d.Backend) -> Section:
     )
 
 
-def _simple_net(backend: d.Backend) -> Iterator[Check | Plot]:
+def _simple_net(backend: d.Backend) -> Iterator[Check]:
     array = functools.partial(backend.asarray, dtype="float64")
     x = array([0.6, 0.9])
 
@@ -121,7 +119,7 @@ def _simple_net(backend: d.Backend) -> Iterator[Check | Plot]:
     )
 
 
-def _two_layer_net(backend: d.Backend) -> Iterator[Check | Plot]:
+def _two_layer_net(backend: d.Backend) -> Iterator[Check]:
     @functools.cache
     def params() -> Mapping[str, Array]:
         return d.TwoLayerNet(784, 50, 10, seed=0, backend=backend).params
@@ -149,7 +147,7 @@ def _two_layer_net(backend: d.Backend) -> Iterator[Check | Plot]:
     )
 
 
-def _gradients(backend: d.Backend) -> Iterator[Check | Plot]:
+def _gradients(backend: d.Backend) -> Iterator[Check]:
     (x, t), _ = d.load_digits(backend=backend)
     x, t = x[:30], t[:30]
 
@@ -175,18 +173,6 @@ def _gradients(backend: d.Backend) -> Iterator[Check | Plot]:
 
     def error(method: Literal["batched", "difference"], h: float, dtype: str) -> float:
         return apart(gradient(method, h, dtype), gradient("backprop"))
-
-    def errors() -> Figure:
-        steps = [1e-5, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3]
-        curves = {
-            "float32, two losses": [error("batched", h, "float32") for h in steps],
-            "float64, two losses": [error("batched", h, "float64") for h in steps],
-            "float32, divided difference": [error("difference", h, "float32") for h in steps],
-            "float64, divided difference": [error("difference", h, "float64") for h in steps],
-        }
-        return figures.lines(
-            steps, curves, xlabel="step h", ylabel="relative error", xscale="log", yscale="log"
-        )
 
     yield Check(
         "backpropagation, all copies at once, and divided differences against the chapter's loop",
@@ -222,12 +208,4 @@ def _gradients(backend: d.Backend) -> Iterator[Check | Plot]:
         Between(high=1e-6),
         lambda: error("difference", 1e-4, "float32"),
         mistake="the book's code: 40 to 280 % wrong in float32",
-    )
-    yield Plot(
-        "gradient-errors",
-        "Error of numerical gradients of a network, by the step. Evaluating the loss twice "
-        "and subtracting loses digits as h shrinks, in float32 nearly all of them. Divided "
-        "differences lose none: what is left is the truncation of a central difference, and "
-        "at large h, where it rules, the methods meet.",
-        errors,
     )

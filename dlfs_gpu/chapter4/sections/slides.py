@@ -117,7 +117,7 @@ def _networks(backend: d.Backend) -> Iterator[Check | Plot]:
             "unbounded": {"linear": d.identity_function(x), "ReLU": d.relu(x)},
             "bounded": {"step": d.step_function(x), "sigmoid": d.sigmoid(x), "tanh": np.tanh(x)},
         }
-        return figures.stacked(x, panels, xlabel="x")
+        return figures.draw(x, panels, xlabel="x")
 
     yield Check(
         "parameters of 784-512-512-10: of each layer, and all",
