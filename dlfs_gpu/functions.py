@@ -180,9 +180,7 @@ def softmax_cross_entropy(z: Array, t: Array) -> Array:
 def softmax_loss(X: Array, t: Array) -> Array:
     """Return ``cross_entropy_error(softmax(X), t)``: the book's loss, its 1e-7 included."""
     X = as_scores(X, "X")
-    t = check_targets(t, X.shape, X, "X")
-    xp = namespace_of(X)
-    return -xp.mean(_select(xp.log(softmax(X) + CROSS_ENTROPY_DELTA), t))
+    return cross_entropy_error(softmax(X), check_targets(t, X.shape, X, "X"))
 
 
 def binary_cross_entropy_error(y: Array, t: Array) -> Array:

@@ -19,6 +19,8 @@ References
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from array_api_compat import device
 
@@ -26,6 +28,18 @@ from dlfs_gpu._validation import ArgumentError, Array, as_float, check_fraction,
 from dlfs_gpu.differences.logistic import logistic_difference, logistic_saved
 from dlfs_gpu.functions import relu, sigmoid, sigmoid_grad
 from dlfs_gpu.kernels.host import has_loop
+
+
+def _entry(owner: str, name: str) -> Any:
+    """Return a property of a layer that stands for an entry of its ``params`` or ``grads``."""
+
+    def read(layer: Any) -> Array:
+        return getattr(layer, owner).get(name)
+
+    def write(layer: Any, array: Array) -> None:
+        getattr(layer, owner)[name] = array
+
+    return property(read, write)
 
 
 class Affine:
@@ -62,37 +76,10 @@ class Affine:
         self.grads: dict[str, Array] = {}
         self.x: Array = None
 
-    @property
-    def W(self) -> Array:  # noqa: D102, N802 - the book's name
-        return self.params["W"]
-
-    @W.setter
-    def W(self, W: Array) -> None:  # noqa: N802
-        self.params["W"] = W
-
-    @property
-    def b(self) -> Array:  # noqa: D102
-        return self.params.get("b")
-
-    @b.setter
-    def b(self, b: Array) -> None:
-        self.params["b"] = b
-
-    @property
-    def dW(self) -> Array:  # noqa: D102, N802
-        return self.grads.get("W")
-
-    @dW.setter
-    def dW(self, dW: Array) -> None:  # noqa: N802
-        self.grads["W"] = dW
-
-    @property
-    def db(self) -> Array:  # noqa: D102
-        return self.grads.get("b")
-
-    @db.setter
-    def db(self, db: Array) -> None:
-        self.grads["b"] = db
+    W = _entry("params", "W")
+    b = _entry("params", "b")
+    dW = _entry("grads", "W")  # noqa: N815 - the book's name
+    db = _entry("grads", "b")
 
     def forward(self, x: Array) -> Array:
         """Return x @ W + b, of shape (N, J)."""
@@ -137,9 +124,7 @@ class Sigmoid:
     """1 / (1 + exp(−x)) (5.5.2)."""
 
     lipschitz = 0.25
-
-    def __init__(self) -> None:
-        self.x: Array = None
+    x: Array = None
 
     def forward(self, x: Array) -> Array:
         """Return σ(x)."""
@@ -168,9 +153,7 @@ class Tanh:
     """tanh x."""
 
     lipschitz = 1.0
-
-    def __init__(self) -> None:
-        self.x: Array = None
+    x: Array = None
 
     def forward(self, x: Array) -> Array:
         """Return tanh x."""
@@ -198,9 +181,7 @@ class Relu:
     """max(x, 0) (5.5.1)."""
 
     lipschitz = 1.0
-
-    def __init__(self) -> None:
-        self.x: Array = None
+    x: Array = None
 
     def forward(self, x: Array) -> Array:
         """Return max(x, 0); `x` itself is left as it is."""

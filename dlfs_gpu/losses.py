@@ -41,9 +41,8 @@ class SoftmaxWithLoss:
     Targets `t` are one-hot or soft, (N, C), or integer labels, (N,).
     """
 
-    def __init__(self) -> None:
-        self.log_y: Array = None
-        self.t: Array = None
+    log_y: Array = None
+    t: Array = None
 
     def check(self, t: Array, shape: tuple[int, ...], like: Array) -> Array:
         """Return targets ready for scores of `shape`; see `dlfs_gpu.cross_entropy_error`."""
@@ -211,9 +210,8 @@ class SigmoidWithLoss:
     Targets `t` of shape (N, C) lie between 0 and 1.
     """
 
-    def __init__(self) -> None:
-        self.x: Array = None
-        self.t: Array = None
+    x: Array = None
+    t: Array = None
 
     def check(self, t: Array, shape: tuple[int, ...], like: Array) -> Array:
         """Return targets of `shape`, all between 0 and 1, in the type of `like`."""
@@ -275,8 +273,7 @@ class SigmoidWithLoss:
 class SumSquaredError:
     """½ Σ (x − t)² of each sample, averaged over samples; `t` has the shape (N, C) of `x`."""
 
-    def __init__(self) -> None:
-        self.error: Array = None
+    error: Array = None
 
     def check(self, t: Array, shape: tuple[int, ...], like: Array) -> Array:
         """Return targets of `shape`, in the type of `like`."""
