@@ -202,9 +202,9 @@ def test_difference_of_activations(activation: Any, dtype: Any, data: st.DataObj
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("activation", [Sigmoid, Tanh])
 def test_differences_from_one_tail_to_the_other(activation: Any, dtype: Any) -> None:
-    # exp(−x) is 0 or infinite here.
-    x = np.array([[-900, 900, -95, 95]], dtype)
-    d = np.array([[[1000], [-1000], [96], [-96]]], dtype)
+    # exp(−x) is 0 or infinite here; of the last sums the type takes no more than a part.
+    x = np.array([[-900, 900, -95, 95, -60, 60]], dtype)
+    d = np.array([[[1000], [-1000], [96], [-96], [25.057341], [-25.057341]]], dtype)
     layer = activation()
     layer.forward(x)
     change = layer.difference(d, *layer.saved())[0, :, 0]

@@ -6,7 +6,7 @@ import math
 
 from dlfs_gpu._validation import Array, namespace_of
 from dlfs_gpu.differences.series import FAR
-from dlfs_gpu.functions import sigmoid
+from dlfs_gpu.functions import sigmoid, sigmoid_grad
 
 
 def logistic_saved(x: Array) -> tuple[Array, Array, Array]:
@@ -32,6 +32,10 @@ def logistic_difference(d: Array, a: Array, q: Array, x: Array) -> Array:
     # other, or both are as small as numbers can be.
     moved = x + d
     far = xp.where(x < 0, sigmoid(moved) - sigmoid(x), sigmoid(-x) - sigmoid(-moved))
+    # What x + d is rounded by is a share of it, and not of what the exponential makes of it.
+    rounded = moved - x
+    lost = ((d - rounded) - (moved - rounded - x)) * sigmoid_grad(moved)
+    far += xp.where(xp.abs(moved) <= limit, lost, xp.zeros_like(lost))
     is_near = (xp.abs(d) <= FAR) & (xp.abs(x) <= limit)
     d = xp.where(is_near, d, xp.zeros_like(d))
     return xp.where(is_near, a * xp.expm1(d) / (q + xp.exp(d)), far)
