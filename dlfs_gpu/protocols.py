@@ -13,7 +13,26 @@ from dlfs_gpu._validation import Array
 
 
 class Layer(Protocol):
-    """A pass forward, and one back."""
+    """A pass forward, and one back.
+
+    A layer may have some of these besides, and the methods of the protocols below:
+
+    Attributes
+    ----------
+    params, grads : dict of str to array
+        Parameters by name, and after ``backward`` a gradient of each. For differences by
+        evaluation ``forward`` must also take a parameter with K copies stacked.
+    train_flg : bool
+        Set by the network: whether to do what the layer does only while training.
+    frozen : bool
+        Whether it keeps the random numbers that it else draws in each pass of training.
+    lipschitz : float
+        Each output depends on one input alone: bound of |change of the output| / |change of the
+        input|.
+    kinks : callable
+        ``kinks(reach)`` says how many inputs of the last ``forward`` are no further than that, an
+        array or a number, from one at which there is no slope.
+    """
 
     def forward(self, x: Array) -> Array:
         """Return the output for a batch, (N, features), or for K of them, (K, N, features)."""
@@ -38,35 +57,6 @@ class Loss(Protocol):
         """Return the gradient by the scores, (N, C)."""
 
 
-class Trainable(Protocol):
-    """A layer with parameters, by name, and after ``backward`` a gradient of each.
-
-    For differences by evaluation, ``forward`` must also take a parameter with K copies stacked.
-    """
-
-    params: dict[str, Array]
-    grads: dict[str, Array]
-
-
-class Switched(Protocol):
-    """A layer that does something else while training."""
-
-    train_flg: bool
-
-
-class Random(Protocol):
-    """A layer that draws random numbers in each pass of training, unless it is frozen."""
-
-    frozen: bool
-
-
-class Kinked(Protocol):
-    """A layer that has no slope at some inputs."""
-
-    def kinks(self, reach: Array | float) -> int:
-        """Return how many inputs of the last ``forward`` are no further than that from a kink."""
-
-
 class Differencing(Protocol):
     """A layer, or a loss, that says by how much its output changes.
 
@@ -83,18 +73,11 @@ class Differencing(Protocol):
         """The method."""
 
 
-class Elementwise(Protocol):
-    """A layer each of whose outputs depends on one input, and changes no more than so much."""
-
-    @property
-    def lipschitz(self) -> float:
-        """Bound of |change of the output| / |change of the input|."""
-
-
-class Linear(Differencing, Trainable, Protocol):
+class Linear(Differencing, Protocol):
     """A layer x @ W, only whose column j moves when a weight W[i, j] does."""
 
     x: Array
+    params: dict[str, Array]
 
     def weight_difference(self, x: Array, h: float) -> Array:
         """Return what moving a weight does; see `dlfs_gpu.layers.Affine`."""
