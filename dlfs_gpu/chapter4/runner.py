@@ -15,13 +15,11 @@ from dlfs_gpu._validation import ArgumentError, check_choice
 from dlfs_gpu.backend import Backend, get_backend
 from dlfs_gpu.chapter4.model import Report, Section
 from dlfs_gpu.chapter4.page import render
-from dlfs_gpu.chapter4.sections.derivatives import derivatives
 from dlfs_gpu.chapter4.sections.errata import errata
-from dlfs_gpu.chapter4.sections.gradients import descent, gradients
+from dlfs_gpu.chapter4.sections.gradients import derivatives, descent, gradients
 from dlfs_gpu.chapter4.sections.losses import losses
-from dlfs_gpu.chapter4.sections.networks import networks
+from dlfs_gpu.chapter4.sections.networks import networks, training
 from dlfs_gpu.chapter4.sections.slides import slides
-from dlfs_gpu.chapter4.sections.training import training
 
 SECTIONS: dict[str, Callable[..., Section]] = {
     "losses": losses,

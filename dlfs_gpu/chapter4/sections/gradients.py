@@ -1,8 +1,10 @@
-"""Gradients and gradient descent (section 4.4)."""
+"""Numerical differentiation, gradients and gradient descent (sections 4.3 and 4.4)."""
 
 from __future__ import annotations
 
 import functools
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,203 @@ import dlfs_gpu as d
 from dlfs_gpu._validation import Array
 from dlfs_gpu.chapter4 import figures
 from dlfs_gpu.chapter4.model import Between, Check, Plot, Section, golden_tolerance
+from dlfs_gpu.gradient import Scheme
 from dlfs_gpu.training.curves import COLOURS, new_figure
+
+
+def derivatives(backend: d.Backend) -> Section:
+    """Return the numbers and figures of section 4.3."""
+    return Section(
+        "4.3 Numerical differentiation",
+        "The slope of f(x) = 0.01x² + 0.1x by finite differences, and slopes of activations. "
+        "Where a difference is divided by 2h, as the chapter does, its digits are the chapter's "
+        "to the last one.",
+        [*_differences(backend), *_activations(backend)],
+    )
+
+
+def _differences(backend: d.Backend) -> Iterator[Check | Plot]:
+    array = functools.partial(backend.asarray, dtype="float64")
+    tolerance = golden_tolerance(backend, 1e-10)
+
+    def diff(f: Any, at: Any, h: float = 1e-4, scheme: Scheme = "central") -> Array:
+        return d.numerical_diff(f, array(at), h, scheme=scheme, nominal_step=True)
+
+    def tangent(at: float) -> list[float]:
+        line = d.tangent_line(d.function_1, at)
+        return [line(1.0) - line(0.0), line(0.0)]
+
+    yield Check(
+        "forward difference at 5 and 10, h = 1e-50",
+        [0.0, 0.0],
+        lambda: diff(d.function_1, [5, 10], 1e-50, "forward"),
+        note="x + h is x: rounding swallows the step. In float32 1e-50 itself is 0",
+        mistake="the notes: h = 10e-50 beside 1e-50 for the same step; 10e-50 is 1e-49",
+    )
+    yield Check(
+        "central and forward difference at 5 and 10, h = 1e-4",
+        [[0.1999999999990898, 0.2999999999986347], [0.20000099999917254, 0.3000009999976072]],
+        lambda: [diff(d.function_1, [5, 10]), diff(d.function_1, [5, 10], scheme="forward")],
+        tolerance,
+        "the central one is printed",
+        printed_in="book 4.3.2",
+        mistake="the notes: one digit short",
+    )
+    yield Check(
+        "central difference at 5 and 10, divided by the step that rounding left",
+        [0.2, 0.3],
+        lambda: d.numerical_diff(d.function_1, array([5, 10])),
+        2e-12,
+        "the true slopes, 0.02x + 0.1",
+        printed_in="book 4.3.2",
+        mistake="the notes: 2.0 and 3.0",
+    )
+    yield Check(
+        "x² at 0, forward and central, h = 1e-4",
+        [1e-4, 0.0],
+        lambda: [diff(lambda x: x**2, 0, scheme="forward"), diff(lambda x: x**2, 0)],
+        1e-18,
+        "h against 0",
+        mistake="the notes: y = x*2 for x², which is x**2",
+    )
+    yield Check(
+        "tangents at 5 and 10: slope, and value at 0",
+        [[0.2, -0.25], [0.3, -1.0]],
+        lambda: [tangent(5.0), tangent(10.0)],
+        1e-11,
+        "y = 0.2x − 0.25 and y = 0.3x − 1",
+    )
+    yield Check(
+        "partial derivatives of x0² + x1² at (3, 4)",
+        [6.00000000000378, 7.999999999999119],
+        lambda: [diff(lambda x0: x0**2 + 4.0**2, 3), diff(lambda x1: 3.0**2 + x1**2, 4)],
+        tolerance,
+        printed_in="book 4.3.3",
+    )
+    yield Plot(
+        "tangents",
+        "The chapter's function and its tangents at 5 and 10, with numerical slopes.",
+        _tangents,
+    )
+    yield Plot(
+        "secant",
+        "The true tangent at x, and the line through x and x + h whose slope the forward "
+        "difference gives. h is large here, to be seen.",
+        _secant,
+    )
+
+    yield Check(
+        "relative error of a gradient in float32, h = 1e-8, by method='difference'",
+        Between(high=1e-6),
+        lambda: _error(backend, "float32", "difference", 1e-8),
+        note="where nothing is rounded, no step is too small; the loop's error is 1, all of it",
+    )
+    yield Plot(
+        "errors-against-h",
+        "How far central differences of Σ sin²x·exp(−x²) are from its gradient, against h. The "
+        "chapter's loop meets truncation on the right and rounding on the left; with "
+        "method='difference' there is no left.",
+        lambda: _errors_against_h(backend),
+    )
+
+
+def _error(backend: d.Backend, dtype: str, method: Any, h: float) -> float:
+    """Return the relative error of a numerical gradient, as a norm."""
+    x = backend.asarray(np.linspace(-2, 2, 9), dtype)
+    gradient = d.numerical_gradient(
+        lambda x: np.sum(np.sin(x) ** 2 * np.exp(-(x**2))), x, h, method=method, nominal_step=True
+    )
+    at = backend.to_numpy(x).astype(np.float64)
+    exact = (np.sin(2 * at) - 2 * at * np.sin(at) ** 2) * np.exp(-(at**2))
+    error = backend.to_numpy(gradient).astype(np.float64) - exact
+    return float(np.linalg.norm(error) / np.linalg.norm(exact))
+
+
+def _errors_against_h(backend: d.Backend) -> Figure:
+    steps = np.logspace(-12, 0, 61)
+    curves = {
+        f"{method}, {dtype}": [_error(backend, dtype, method, float(h)) for h in steps]
+        for method in ("loop", "difference")
+        for dtype in ("float32", "float64")
+    }
+    return figures.draw(steps, {"relative error": curves}, xlabel="h", xscale="log", yscale="log")
+
+
+def _tangents() -> Figure:
+    figure, axes = new_figure()
+    x = np.arange(0.0, 20.0, 0.1)
+    axes.plot(x, d.function_1(x), label="f(x)")
+    for at in (5.0, 10.0):
+        line = d.tangent_line(d.function_1, at)
+        (drawn,) = axes.plot(x, line(x), "--", label=f"tangent at {at:g}")
+        axes.plot([at], [d.function_1(at)], "o", color=drawn.get_color())
+    axes.set(xlabel="x", ylabel="f(x)", title="f(x) = 0.01x² + 0.1x", ylim=(-1.2, 6))
+    axes.legend()
+    return figure
+
+
+def _secant() -> Figure:
+    figure, axes = new_figure()
+    x, start, end = np.arange(0.0, 20.0, 0.1), 5.0, 13.0
+    y0, y1 = d.function_1(start), d.function_1(end)
+    axes.plot(x, d.function_1(x), label="f(x)")
+    axes.plot(x, d.tangent_line(d.function_1, start)(x), "--", label="true tangent at x")
+    secant = y0 + (y1 - y0) / (end - start) * (x - start)
+    axes.plot(x, secant, "-.", label="secant through x and x + h")
+    axes.plot([start, end], [y0, y1], "o", color=COLOURS[3])
+    for name, at, height in (("x", start, y0), ("x + h", end, y1)):
+        axes.annotate(name, (at, height), (-6, 8), textcoords="offset points", ha="right")
+    axes.set(xlabel="x", ylabel="f(x)")
+    axes.legend()
+    return figure
+
+
+def _activations(backend: d.Backend) -> Iterator[Check | Plot]:
+    array = functools.partial(backend.asarray, dtype="float64")
+
+    def first_flat(dtype: str) -> int:
+        s = d.sigmoid(backend.asarray(range(50), dtype))
+        return int(np.argmax(backend.to_numpy((1 - s) * s) == 0))
+
+    def sigmoid_without_warning() -> Array:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return d.sigmoid(array([-1000, 1000]))
+
+    def step_and_sigmoid() -> Figure:
+        x = np.linspace(-6, 6, 241)
+        panels = {
+            "output": {"sigmoid": d.sigmoid(x), "step": d.step_function(x)},
+            "slope": {"sigmoid: never 0": d.sigmoid_grad(x), "step: 0, but at 0": np.zeros_like(x)},
+        }
+        return figures.draw(x, panels, xlabel="x")
+
+    yield Check(
+        "slope of the sigmoid, sigmoid_grad, at 0 and at 37",
+        [0.25, 8.533047625744066e-17],
+        lambda: d.sigmoid_grad(array([0, 37])),
+        1e-31,
+        "nowhere 0 in theory; e^−37 at 37, computed without the subtraction in (1 − σ)σ",
+    )
+    yield Check(
+        "first whole z at which (1 − σ)σ is 0, in float64 and in float32",
+        [37, 17],
+        lambda: [first_flat("float64"), first_flat("float32")],
+        note="where σ rounds to 1",
+    )
+    yield Check(
+        "sigmoid of −1000 and 1000, warnings being errors",
+        [0.0, 1.0],
+        sigmoid_without_warning,
+        mistake="the book's code: a warning, because exp(1000) overflows",
+    )
+    yield Check(
+        "slope of the step function at −1 and 1",
+        [0.0, 0.0],
+        lambda: d.numerical_diff(d.step_function, array([-1, 1])),
+        note="0 everywhere but at 0: why networks use the sigmoid",
+    )
+    yield Plot("step-and-sigmoid", "Step function and sigmoid, and their slopes.", step_and_sigmoid)
 
 
 def gradients(backend: d.Backend) -> Section:
