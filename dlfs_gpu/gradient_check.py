@@ -24,20 +24,17 @@ from dlfs_gpu.training.fused import FusedGradient, labels_of, replaceable
 
 # The layers' differences lose no digits to a small step. One that changes outputs by no more than
 # this leaves no truncation error to speak of, and hardly a chance that a kink lies within it.
-_DIFFERENCE_REACH = 1e-10
-_DIFFERENCE_TOLERANCE = 1e-7
-# What truncation may leave of a gradient that is 0, as where a regression fits exactly.
-_LARGEST_TRUNCATION = 1e-14
-# Near the cube root of eps, where truncation and the loss's own rounding balance.
-_EVALUATION_STEP = 1e-5
-_EVALUATION_TOLERANCE = 1e-4
-# For functions of one's own, which are checked in their own type: step and tolerance.
-_OWN = {
-    ("difference", 64): (_DIFFERENCE_REACH, _DIFFERENCE_TOLERANCE),
-    ("difference", 32): (_DIFFERENCE_REACH, 1e-4),
-    ("loop", 64): (_EVALUATION_STEP, _EVALUATION_TOLERANCE),
+_REACH = 1e-10
+# Step and tolerance for each type. Where f is evaluated the steps are near the cube root of eps,
+# where truncation and f's own rounding balance.
+_DEFAULTS = {
+    ("difference", 64): (_REACH, 1e-7),
+    ("difference", 32): (_REACH, 1e-4),
+    ("loop", 64): (1e-5, 1e-4),
     ("loop", 32): (2.0**-7, 2e-2),
 }
+# What truncation may leave of a gradient that is 0, as where a regression fits exactly.
+_LARGEST_TRUNCATION = 1e-14
 
 
 def check_gradients(
@@ -104,16 +101,14 @@ def check_gradients(
     are moved then, and the report says so. Methods that evaluate the loss also see kinks that lie
     within their larger h: where they find faults in a network with `Relu`, ask ``"difference"``.
     """
-    if tolerance is not None:
-        check_positive("tolerance", tolerance)
-    network._refuse_random()
     evaluated = method != "difference"
-    if tolerance is None:
-        tolerance = _EVALUATION_TOLERANCE if evaluated else _DIFFERENCE_TOLERANCE
+    step, usual = _DEFAULTS["loop" if evaluated else "difference", 64]
+    tolerance = usual if tolerance is None else check_positive("tolerance", tolerance)
+    network._refuse_random()
     with network._lock, network.params.replaced(network.params.in_float64()):
         x, t = network._check(x, t)
         if h is None:
-            h = _EVALUATION_STEP if evaluated else _difference_step(network, x)
+            h = step if evaluated else step / _largest_input(network, x)
         kinks = _kinks(network, x, h)
         with network.params.replaced(_moved_biases(network, x, h) if kinks else {}):
             scales, sizes = _typical_scales(network, x, t)
@@ -212,7 +207,7 @@ def check_gradient(
     given = gradient(xp.asarray(x, copy=True)) if callable(gradient) else gradient
     given = checked_result("gradient", given, x.shape, "it must have the shape of x")
     way, h, numerical = _own_differences(f, x, method, h)
-    tolerance = _OWN[way, xp.finfo(x.dtype).bits][1] if tolerance is None else tolerance
+    tolerance = _DEFAULTS[way, xp.finfo(x.dtype).bits][1] if tolerance is None else tolerance
     terms = largest(numerical) + abs(float(first)) / (h if way == "loop" else 1.0)
     noise = 64 * float(xp.finfo(x.dtype).eps) * terms + min(h * h, _LARGEST_TRUNCATION)
     check = compare(given, numerical, xp.zeros_like(numerical), noise, tolerance)
@@ -225,14 +220,14 @@ def _own_differences(
     """Return how the numerical gradient of a function can be had, with what step, and itself."""
     bits = namespace_of(x).finfo(x.dtype).bits
     if method != "loop":
-        step = _OWN["difference", bits][0] if h is None else h
+        step = _DEFAULTS["difference", bits][0] if h is None else h
         try:
             return "difference", step, numerical_gradient(f, x, step, method="difference")
         except (TypeError, ArgumentError) as error:
             # Without a method asked for, what is wrong with `f` only means that it needs another.
             if method is not None or getattr(error, "argument", "f") != "f":
                 raise
-    step = _OWN["loop", bits][0] if h is None else h
+    step = _DEFAULTS["loop", bits][0] if h is None else h
     return "loop", step, numerical_gradient(f, x, step)
 
 
@@ -247,11 +242,10 @@ def _fused_gradient(network: Network, x: Array, t: Array) -> tuple[Array, dict[s
     return loss, way.grads
 
 
-def _difference_step(network: Network, x: Array) -> float:
-    """Return a step that changes no layer's output, at first, by more than the reach wanted."""
+def _largest_input(network: Network, x: Array) -> float:
+    """Return the most that moving a weight by 1 changes an output of its layer, or 1."""
     network._forward(x, training=True)
-    inputs = [layer.x for layer in network.layers if is_linear(layer)]
-    return _DIFFERENCE_REACH / max([1.0, *(largest(values) for values in inputs)])
+    return max([1.0, *(largest(layer.x) for layer in network.layers if is_linear(layer))])
 
 
 def _kinks(network: Network, x: Array, h: float) -> int:

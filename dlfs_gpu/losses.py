@@ -80,23 +80,14 @@ class SoftmaxWithLoss:
         return y, likeliest, total, self.t, slope, self.log_y
 
     @has_loop("softmax")
-    def difference(
-        self,
-        d: Array,
-        e: Array,
-        y: Array,
-        likeliest: Array,
-        total: Array,
-        t: Array,
-        slope: Array,
-        log_y: Array,
-    ) -> Array:
+    def difference(self, d: Array, e: Array, *saved: Array) -> Array:
         """Return (Σt)·(g(d) − g(e)) − Σ t·(d − e), (N, P), where g(d) = log Σ y·e^d.
 
         Of small changes the linear parts of both, which may nearly cancel, make the slope: Σ
         slope·(d − e) + (Σt)·(c(d) − c(e)), where c(d) = g(d) − Σ y·d is curved.
         """
         xp = namespace_of(d)
+        y, likeliest, total, t, slope, log_y = saved
         likeliest = likeliest[:, None, :]
         # A change common to all classes changes nothing; without that of the likeliest class, the
         # sum of y·e^d stays above 1/C.
@@ -253,15 +244,12 @@ class SigmoidWithLoss:
         """Return σ(x) − t as (1 − t) σ(x) − t σ(−x)."""
         return (1 - self.t) * sigmoid(self.x) - self.t * sigmoid(-self.x)
 
-    def difference(
-        self, d: Array, e: Array, log_p: Array, q: Array, slope: Array, sign: Array
-    ) -> Array:
+    def difference(self, d: Array, e: Array, *saved: Array) -> Array:
         """Return Σ g(d) − g(e) − t·(d − e), (N, P), where g(d) = log(1 + σ(x)·expm1(d)).
 
         (1 + e^(x+d)) / (1 + e^x) = 1 + σ(x)·expm1(d).
         """
-        xp = namespace_of(d)
-        return xp.sum(self.column_difference(d, e, log_p, q, slope, sign), axis=-2)
+        return namespace_of(d).sum(self.column_difference(d, e, *saved), axis=-2)
 
     def column_difference(
         self, d: Array, e: Array, log_p: Array, q: Array, slope: Array, sign: Array

@@ -162,13 +162,11 @@ class Report:
         return all(check.ok for _, check in self.checks)
 
     def __str__(self) -> str:
-        counts = [
-            (name, len(part.checks), sum(check.ok for check in part.checks), len(part.plots))
-            for name, part in self.sections.items()
-        ]
-        _, *columns = zip(*counts, strict=True)
-        rows = [("section", "checks", "right", "figures"), *counts, ("all", *map(sum, columns))]
-        lines = [f"{name:14}{checks:>7}{right:>7}{plots:>9}" for name, checks, right, plots in rows]
+        everything = [entry for part in self.sections.values() for entry in part.entries]
+        lines = [f"{'section':14}{'checks':>7}{'right':>7}{'figures':>9}"]
+        for name, part in (self.sections | {"all": Section("all", "", everything)}).items():
+            right = sum(check.ok for check in part.checks)
+            lines.append(f"{name:14}{len(part.checks):>7}{right:>7}{len(part.plots):>9}")
         lines += [
             f"WRONG in {name}: {check.name}: {check.computed}, expected {check.expectation}"
             for name, check in self.checks
