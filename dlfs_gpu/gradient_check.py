@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from array_api_compat import device
@@ -17,19 +17,17 @@ from dlfs_gpu._validation import (
 )
 from dlfs_gpu.differences.comparison import GradientReport, compare, largest, largest_of_rows
 from dlfs_gpu.differences.evaluation import Function, checked_result
-from dlfs_gpu.gradient import numerical_gradient
+from dlfs_gpu.gradient import default_step, numerical_gradient
 from dlfs_gpu.network import GradientMethod, Network
 from dlfs_gpu.protocols import is_linear
 from dlfs_gpu.training.fused import FusedGradient, labels_of, replaceable
 
-# The layers' differences lose no digits to a small step. One that changes outputs by no more than
-# this leaves no truncation error to speak of, and hardly a chance that a kink lies within it.
-_REACH = 1e-10
-# Step and tolerance for each type. Where f is evaluated the steps are near the cube root of eps,
-# where truncation and f's own rounding balance.
+# Step and tolerance for each type. "difference" loses no digits to a small step; 1e-10 leaves no
+# truncation error to speak of, and hardly a chance that a kink lies within it. Where f is
+# evaluated the steps are near the cube root of eps, where truncation and f's own rounding balance.
 _DEFAULTS = {
-    ("difference", 64): (_REACH, 1e-7),
-    ("difference", 32): (_REACH, 1e-4),
+    ("difference", 64): (1e-10, 1e-7),
+    ("difference", 32): (1e-10, 1e-4),
     ("loop", 64): (1e-5, 1e-4),
     ("loop", 32): (2.0**-7, 2e-2),
 }
@@ -101,6 +99,7 @@ def check_gradients(
     are moved then, and the report says so. Methods that evaluate the loss also see kinks that lie
     within their larger h: where they find faults in a network with `Relu`, ask ``"difference"``.
     """
+    method = check_choice("method", method, get_args(GradientMethod))
     evaluated = method != "difference"
     step, usual = _DEFAULTS["loop" if evaluated else "difference", 64]
     tolerance = usual if tolerance is None else check_positive("tolerance", tolerance)
@@ -197,8 +196,11 @@ def check_gradient(
     """
     x = as_float(x)
     xp = namespace_of(x)
+    default_step(x.dtype, xp=xp)  # Refuses types that have none.
+    eps, bits = float(xp.finfo(x.dtype).eps), xp.finfo(x.dtype).bits
+    ways: tuple[Literal["difference", "loop"], ...] = ("difference", "loop")
     if method is not None:
-        check_choice("method", method, ("difference", "loop"))
+        ways = (check_choice("method", method, ways),)
     if tolerance is not None:
         check_positive("tolerance", tolerance)
     first, second = (checked_result("f", f(x), (), "it must return one number") for _ in range(2))
@@ -206,29 +208,21 @@ def check_gradient(
         raise ArgumentError("f", "gave different values for the same argument")
     given = gradient(xp.asarray(x, copy=True)) if callable(gradient) else gradient
     given = checked_result("gradient", given, x.shape, "it must have the shape of x")
-    way, h, numerical = _own_differences(f, x, method, h)
-    tolerance = _DEFAULTS[way, xp.finfo(x.dtype).bits][1] if tolerance is None else tolerance
-    terms = largest(numerical) + abs(float(first)) / (h if way == "loop" else 1.0)
-    noise = 64 * float(xp.finfo(x.dtype).eps) * terms + min(h * h, _LARGEST_TRUNCATION)
-    check = compare(given, numerical, xp.zeros_like(numerical), noise, tolerance)
-    return GradientReport({"x": check}, way, h, tolerance, kinks=0)
-
-
-def _own_differences(
-    f: Function, x: Array, method: str | None, h: float | None
-) -> tuple[str, float, Array]:
-    """Return how the numerical gradient of a function can be had, with what step, and itself."""
-    bits = namespace_of(x).finfo(x.dtype).bits
-    if method != "loop":
-        step = _DEFAULTS["difference", bits][0] if h is None else h
+    for way in ways:
+        step, usual = _DEFAULTS[way, bits]
+        step = step if h is None else h
         try:
-            return "difference", step, numerical_gradient(f, x, step, method="difference")
+            numerical = numerical_gradient(f, x, step, method=way)
+            break
         except (TypeError, ArgumentError) as error:
             # Without a method asked for, what is wrong with `f` only means that it needs another.
-            if method is not None or getattr(error, "argument", "f") != "f":
+            if way == ways[-1] or getattr(error, "argument", "f") != "f":
                 raise
-    step = _DEFAULTS["loop", bits][0] if h is None else h
-    return "loop", step, numerical_gradient(f, x, step)
+    tolerance = usual if tolerance is None else tolerance
+    terms = largest(numerical) + abs(float(first)) / (step if way == "loop" else 1.0)
+    noise = 64 * eps * terms + min(step * step, _LARGEST_TRUNCATION)
+    check = compare(given, numerical, xp.zeros_like(numerical), noise, tolerance)
+    return GradientReport({"x": check}, way, step, tolerance, kinks=0)
 
 
 def _fused_gradient(network: Network, x: Array, t: Array) -> tuple[Array, dict[str, Array]]:

@@ -460,6 +460,15 @@ def test_bad_tolerance(tolerance: float) -> None:
         check_gradients(make(), *batch(), tolerance=tolerance)
 
 
+def test_names_of_methods_in_upper_case() -> None:
+    loud: Any = "Difference"
+    report = check_gradients(make(), *batch(), method=loud)
+    assert (report.method, report.tolerance) == ("difference", 1e-7)
+    loud = "LOOP"
+    x = np.array([1.0, 2.0])
+    assert check_gradient(lambda x: np.sum(x**3), lambda x: 3 * x**2, x, method=loud).h == 1e-5
+
+
 def test_bad_method_and_step() -> None:
     with pytest.raises(ValueError, match="method is 'magic'; it must be one of"):
         check_gradients(make(), *batch(), method="magic")  # type: ignore[arg-type]
@@ -577,6 +586,11 @@ class TestFunctionsOfOnesOwn:
             assert check_gradient(
                 lambda x: ((A @ x - b) ** 2).sum(), lambda x: 2 * (A @ x - b) @ A, x, method=method
             ).ok
+
+    def test_types_that_have_no_step(self) -> None:
+        x = np.array([1.0, 2.0], np.float16)
+        with pytest.raises(TypeError, match="float16"):
+            check_gradient(lambda x: np.sum(x**2), 2 * x, x)
 
     def test_functions_that_are_none(self) -> None:
         rng = np.random.default_rng(0)
