@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -26,23 +27,19 @@ from dlfs_gpu.training.curves import (
 
 PNG = b"\x89PNG\r\n\x1a\n"
 X = np.linspace(0, 1, 20)
-QUICK = (
-    "ln-x", "tangents", "secant", "step-and-sigmoid", "surface",
-    "gradient-field", "descent-path", "learning-rates", "activations",
-)  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def plots() -> dict[str, Any]:
-    backend = get_backend("numpy")
-    return {plot.name: plot for section in SECTIONS.values() for plot in section(backend).plots}
+@functools.cache
+def plots(section: str) -> dict[str, Any]:
+    return {plot.name: plot for plot in SECTIONS[section](get_backend("numpy")).plots}
 
 
-@pytest.mark.parametrize("name", QUICK)
-def test_figures_have_labelled_axes(name: str, plots: dict[str, Any]) -> None:
-    panels = [axes for axes in plots[name].draw().axes if axes.get_label() != "<colorbar>"]
-    assert panels[0].get_ylabel()
-    assert panels[-1].get_xlabel()
+@pytest.mark.parametrize("section", ["losses", "derivatives", "gradients", "descent", "slides"])
+def test_figures_have_labelled_axes(section: str) -> None:
+    for plot in plots(section).values():
+        panels = [axes for axes in plot.draw().axes if axes.get_label() != "<colorbar>"]
+        assert panels[0].get_ylabel()
+        assert panels[-1].get_xlabel()
 
 
 def test_style_paints_text_and_paper_and_restores_what_was() -> None:
@@ -108,16 +105,15 @@ def test_a_curve_on_another_lets_it_show_through() -> None:
     assert (below.get_linestyle(), above.get_linestyle()) == ("-", "--")
 
 
-def test_descent_path_has_the_chapters_limits(plots: dict[str, Any]) -> None:
-    axes = plots["descent-path"].draw().axes[0]
+def test_descent_path_has_the_chapters_limits() -> None:
+    axes = plots("descent")["descent-path"].draw().axes[0]
     assert (axes.get_xlim(), axes.get_ylim()) == ((-3.5, 3.5), (-4.5, 4.5))
     assert len(axes.lines[-1].get_xydata()) == 21
 
 
-def test_early_stopping_is_marked_where_it_happened(plots: dict[str, Any]) -> None:
-    marks = {
-        line.get_label(): line.get_xydata() for line in plots["overfitting"].draw().axes[0].lines
-    }
+def test_early_stopping_is_marked_where_it_happened() -> None:
+    (axes,) = plots("slides")["overfitting"].draw().axes
+    marks = {line.get_label(): line.get_xydata() for line in axes.lines}
     ((best, least),) = marks["weights kept"].tolist()
     stopped = marks["training stopped"][0, 0]
     seen = marks["validation"][:, 0] <= stopped

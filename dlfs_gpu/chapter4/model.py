@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,8 +36,9 @@ class Check:
         What it is.
     expected : number, list of numbers, str, `Between`, or a type of exception
         What must come out.
-    compute : callable
-        Computes it; arrays of any backend are brought to the host.
+    computed : number, list of numbers, or str
+        What was computed. It may be given as arrays of any backend, which are brought to the
+        host, or as an exception.
     tolerance : float
         Largest absolute difference; 0 asks for every digit.
     note : str
@@ -48,32 +49,26 @@ class Check:
     mistake : str
         What a source gets wrong here: the source, a colon, and what it says instead. Empty if no
         mistake is known.
-    computed : number, list of numbers, or str
-        What was computed, or the error that was raised; None until `run` is called.
     ok : bool
-        Whether it is what was expected.
+        Whether what was computed is what was expected.
     """
 
     name: str
     expected: Any
-    compute: Callable[[], Any]
+    computed: Any
     tolerance: float = 0.0
     note: str = ""
     printed_in: str = ""
     mistake: str = ""
-    computed: Any = field(default=None, init=False)
-    ok: bool = field(default=False, init=False)
+    ok: bool = field(init=False)
 
-    def run(self) -> None:
-        """Compute what is asked for, and compare."""
-        raises = isinstance(self.expected, type)
-        # Whatever goes wrong fails this check, and the report goes on to the next.
-        try:
-            self.computed = to_host(self.compute())
-            self.ok = not raises and self._agrees()
-        except Exception as error:
-            self.computed = f"{type(error).__name__}: {error}"
-            self.ok = raises and isinstance(error, self.expected)
+    def __post_init__(self) -> None:
+        if isinstance(self.computed, Exception):
+            self.ok = isinstance(self.expected, type) and isinstance(self.computed, self.expected)
+            self.computed = f"{type(self.computed).__name__}: {self.computed}"
+        else:
+            self.computed = to_host(self.computed)
+            self.ok = not isinstance(self.expected, type) and self._agrees()
 
     @property
     def expectation(self) -> Any:
@@ -113,11 +108,14 @@ class Plot:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report; `warning` is what its reader must know beforehand, if anything."""
+    """A part of the report; `warning` is what its reader must know beforehand, if anything.
+
+    What `entries` yields may be computed only then.
+    """
 
     title: str
     introduction: str
-    entries: Sequence[Check | Plot]
+    entries: Iterable[Check | Plot]
     warning: str = ""
 
     @property
@@ -175,6 +173,15 @@ class Report:
         lines += [part.warning for part in self.sections.values() if part.warning]
         lines.append(f"{self.seconds:.0f} s on {self.backend.name}, {self.backend.device}")
         return "\n".join(lines)
+
+
+def error_of(function: Callable[[], Any]) -> Exception | None:
+    """Return the error that a function raises."""
+    try:
+        function()
+    except Exception as error:
+        return error
+    return None
 
 
 def to_host(value: Any) -> Any:

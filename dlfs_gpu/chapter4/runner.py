@@ -6,14 +6,15 @@ import datetime
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dlfs_gpu._files import output_folder, whole_file
 from dlfs_gpu._validation import ArgumentError, check_choice
 from dlfs_gpu.backend import Backend, get_backend
-from dlfs_gpu.chapter4.model import Report, Section
+from dlfs_gpu.chapter4.model import Check, Plot, Report, Section
 from dlfs_gpu.chapter4.page import render
 from dlfs_gpu.chapter4.sections.errata import errata
 from dlfs_gpu.chapter4.sections.gradients import derivatives, descent, gradients
@@ -90,12 +91,24 @@ def run_chapter4(
     ):
         for name in bar:
             bar.set_description(name)
-            for entry in sections[name].entries:
-                entry.run()
+            sections[name] = replace(sections[name], entries=_computed(sections[name].entries))
     today = datetime.date.today().isoformat()
     report = Report(chosen, sections, time.perf_counter() - start, today)
     _write(report, folder)
     return report
+
+
+def _computed(entries: Iterable[Check | Plot]) -> list[Check | Plot]:
+    """Return them with figures drawn; an error ends them, and fails a check in their place."""
+    result: list[Check | Plot] = []
+    try:
+        for entry in entries:
+            if isinstance(entry, Plot):
+                entry.run()
+            result.append(entry)
+    except Exception as error:
+        result.append(Check("what follows here", "no error", error))
+    return result
 
 
 def _write(report: Report, folder: Path) -> None:

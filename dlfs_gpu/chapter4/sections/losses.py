@@ -5,15 +5,15 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import dlfs_gpu as d
 from dlfs_gpu.chapter4 import figures
-from dlfs_gpu.chapter4.model import Between, Check, Plot, Section
+from dlfs_gpu.chapter4.model import Between, Check, Plot, Section, error_of
 
 _ROUNDING = 2e-15
 
@@ -25,7 +25,7 @@ def losses(backend: d.Backend) -> Section:
         "Two answers to one question, y1 (0.6 on the right class, 2) and y2 (0.6 on a wrong one), "
         "and how wrong each loss finds them; then why networks are trained by a loss, and not by "
         "accuracy.",
-        [*_values(backend), *_why(backend)],
+        chain(_values(backend), _why(backend)),
     )
 
 
@@ -35,40 +35,34 @@ def _values(backend: d.Backend) -> Iterator[Check | Plot]:
     y2 = array([0.1, 0.05, 0.1, 0, 0.05, 0.1, 0, 0.6, 0, 0])
     t = array([0, 0, 1, 0, 0, 0, 0, 0, 0, 0])
     batch = backend.xp.stack([y1, y2])
-    labelled = np.zeros((5, 10))
-    labelled[range(5), [2, 7, 0, 9, 4]] = [0.1, 0.2, 0.3, 0.4, 0.5]
 
     def of_both(loss: Any) -> list[Any]:
         return [loss(y1, t), loss(y2, t)]
 
-    def logarithm() -> Figure:
-        x = np.geomspace(0.01, 1, 400)
-        return figures.draw(x, {"ln x": {"ln x": np.log(x)}}, xlabel="x")
-
     yield Check(
         "sum of squared errors, ½Σ(y − t)², of y1 and y2",
         [0.09750000000000003, 0.5975],
-        lambda: of_both(d.sum_squared_error),
+        of_both(d.sum_squared_error),
         _ROUNDING,
         printed_in="book 4.2.1",
     )
     yield Check(
         "mean squared error, (1/n)Σ(y − t)²",
         [0.0195, 0.1195],
-        lambda: of_both(d.mean_squared_error),
+        of_both(d.mean_squared_error),
         _ROUNDING,
         mistake="the notes: 0.0975, half the sum, under the name of mean squared error",
     )
     yield Check(
         "y and t of different lengths",
         ValueError,
-        lambda: d.sum_squared_error(y1[:8], t),
+        error_of(lambda: d.sum_squared_error(y1[:8], t)),
         mistake="the notes: arrays of 8 or 9 elements beside others of 10",
     )
     yield Check(
         "cross entropy of y1 and y2",
         [0.510825457099338, 2.302584092994546],
-        lambda: of_both(d.cross_entropy_error),
+        of_both(d.cross_entropy_error),
         _ROUNDING,
         "−Σ t·log(y + 1e-7)",
         printed_in="book 4.2.2",
@@ -76,7 +70,7 @@ def _values(backend: d.Backend) -> Iterator[Check | Plot]:
     yield Check(
         "cross entropy where y is 1 and where it is 0",
         [-1.0e-7, 16.118095650958],
-        lambda: [
+        [
             d.cross_entropy_error(array([1, 0]), array([1, 0])),
             d.cross_entropy_error(array([0, 1]), array([1, 0])),
         ],
@@ -87,7 +81,7 @@ def _values(backend: d.Backend) -> Iterator[Check | Plot]:
     yield Check(
         "the same from scores, without the 1e-7",
         [0.0, 1000.0],
-        lambda: [
+        [
             d.softmax_cross_entropy(array([1000, 0]), array([1, 0])),
             d.softmax_cross_entropy(array([0, 1000]), array([1, 0])),
         ],
@@ -96,7 +90,7 @@ def _values(backend: d.Backend) -> Iterator[Check | Plot]:
     yield Check(
         "batch of y1 and y2, with one-hot targets and with labels",
         [1.406704775046942, 1.406704775046942],
-        lambda: [
+        [
             d.cross_entropy_error(batch, backend.xp.stack([t, t])),
             d.cross_entropy_error(batch, backend.asarray([2, 2])),
         ],
@@ -107,7 +101,7 @@ def _values(backend: d.Backend) -> Iterator[Check | Plot]:
     yield Check(
         "binary cross entropy: t = 1 with p = 0.6 and p = 0.1, t = 0 with p = 0.6",
         [0.5108256237659907, 2.3025850929940455, 0.916290731874155],
-        lambda: [
+        [
             d.binary_cross_entropy_error(array(p), array(t))
             for p, t in ((0.6, 1), (0.1, 1), (0.6, 0))
         ],
@@ -116,17 +110,19 @@ def _values(backend: d.Backend) -> Iterator[Check | Plot]:
         "y2 without the 1e-7",
         mistake="the slides: brackets that do not match; the minus belongs to the whole sum",
     )
+    labelled = np.zeros((5, 10))
+    labelled[range(5), [2, 7, 0, 9, 4]] = [0.1, 0.2, 0.3, 0.4, 0.5]
     yield Check(
         "labels 2, 7, 0, 9, 4 pick y[0,2], y[1,7], y[2,0], y[3,9], y[4,4]",
         -math.log(0.1 * 0.2 * 0.3 * 0.4 * 0.5) / 5,
-        lambda: d.cross_entropy_error(array(labelled), backend.asarray([2, 7, 0, 9, 4])),
+        d.cross_entropy_error(array(labelled), backend.asarray([2, 7, 0, 9, 4])),
         1e-6,
         "these hold 0.1, 0.2, 0.3, 0.4 and 0.5, all others 0 (book 4.2.4)",
     )
     yield Check(
         "soft targets (½, ½, 0) for y = (½, ¼, ¼)",
         1.5 * math.log(2),
-        lambda: d.cross_entropy_error(array([[0.5, 0.25, 0.25]]), array([[0.5, 0.5, 0]])),
+        d.cross_entropy_error(array([[0.5, 0.25, 0.25]]), array([[0.5, 0.5, 0]])),
         1e-6,
         "dimensions decide whether t holds labels",
         mistake="the book's code: 0.693, because t.size == y.size takes them for one-hot, and "
@@ -135,79 +131,72 @@ def _values(backend: d.Backend) -> Iterator[Check | Plot]:
     yield Check(
         "labels of shape (N, 1)",
         ValueError,
-        lambda: d.cross_entropy_error(array([[0.5, 0.5], [0.5, 0.5]]), backend.asarray([[0], [1]])),
+        error_of(lambda: d.cross_entropy_error(batch, backend.asarray([[2], [2]]))),
         mistake="the book's code: a wrong number, without a word",
     )
+    x = np.geomspace(0.01, 1, 400)
     yield Plot(
         "ln-x",
         "The natural logarithm. Cross entropy is −ln of the probability given to the right "
         "class: 0 for certainty, and growing without bound as it goes to 0.",
-        logarithm,
+        lambda: figures.draw(x, {"ln x": {"ln x": np.log(x)}}, xlabel="x"),
     )
 
 
 def _why(backend: d.Backend) -> Iterator[Check | Plot]:
-    def saturated_gradients() -> list[Any]:
-        score, t = backend.asarray([[-10.0]]), backend.asarray([[1.0]])
-        sigmoid, squared, entropy = d.Sigmoid(), d.SumSquaredError(), d.SigmoidWithLoss()
-        squared.forward(sigmoid.forward(score), t)
-        entropy.forward(score, t)
-        return [sigmoid.backward(squared.backward())[0, 0], entropy.backward()[0, 0]]
-
+    score, one = backend.asarray([[-10.0]]), backend.asarray([[1.0]])
+    sigmoid, squared, entropy = d.Sigmoid(), d.SumSquaredError(), d.SigmoidWithLoss()
+    squared.forward(sigmoid.forward(score), one)
+    entropy.forward(score, one)
+    yield Check(
+        "gradients of ½(p − t)² and of binary cross entropy at the score −10, t = 1",
+        [-4.539374686e-5, -0.999954602131],
+        [sigmoid.backward(squared.backward())[0, 0], entropy.backward()[0, 0]],
+        5e-13,
+        "(p − t)·p·(1 − p) for p = σ(−10): wrong, sure, and it hardly learns; and p − t: why "
+        "classification uses cross entropy",
+    )
     (x, t), _ = d.load_digits(backend=backend)
     x, t = x[:100], t[:100]
+    network = d.TwoLayerNet(64, 20, 10, 0.1, seed=0, dtype="float64", backend=backend)
+    optimizer = d.SGD(0.5)
+    for _ in range(100):
+        optimizer.update(network.params, network.gradient(x, t))
+    bias = network.params["b2"]
+    start = float(bias[0])
 
     def moved(changes: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return accuracies and losses, (2, K), as one bias of a half-trained network changes."""
-        network = d.TwoLayerNet(64, 20, 10, 0.1, seed=0, dtype="float64", backend=backend)
-        optimizer = d.SGD(0.5)
-        for _ in range(100):
-            optimizer.update(network.params, network.gradient(x, t))
-        bias, found = network.params["b2"], []
-        start = float(bias[0])
+        """Return accuracies and losses, (2, K), as one bias of the half-trained network changes."""
+        found = []
         for change in changes.tolist():
             bias[0] = start + change
             found.append((network.accuracy(x, t), float(network.loss(x, t))))
         return np.asarray(found).T
 
     far, near = np.linspace(-2, 2, 201), np.array([-1e-4, 1e-4])
-
-    def slopes() -> NDArray[np.float64]:
-        return np.diff(moved(near))[:, 0] / np.diff(near)
-
-    def jump_and_slope() -> list[float]:
-        heights = np.abs(np.diff(moved(far)[0]))
-        return [heights[heights > 0].min(), slopes()[0]]
-
-    def staircase() -> Figure:
-        accuracies, losses = moved(far)
-        panels = {"accuracy": {"accuracy": accuracies}, "loss": {"loss": losses}}
-        return figures.draw(far, panels, xlabel="change of one bias")
-
-    yield Check(
-        "gradients of ½(p − t)² and of binary cross entropy at the score −10, t = 1",
-        [-4.539374686e-5, -0.999954602131],
-        saturated_gradients,
-        5e-13,
-        "(p − t)·p·(1 − p) for p = σ(−10): wrong, sure, and it hardly learns; and p − t: why "
-        "classification uses cross entropy",
-    )
+    accuracies, losses = moved(far)
+    steps = np.abs(np.diff(accuracies))
+    slopes = np.diff(moved(near))[:, 0] / np.diff(near)
     yield Check(
         "accuracy of 100 digits as one bias moves: its jumps, and its slope",
         [0.01, 0.0],
-        jump_and_slope,
+        [steps[steps > 0].min(), slopes[0]],
         1e-12,
         "from 32 % straight to 33 % (book 4.2.5), and nothing to follow downhill",
     )
     yield Check(
         "slope of the loss there",
         Between(high=-1e-4),
-        lambda: slopes()[1],
+        slopes[1],
         note="why networks learn by a loss",
     )
     yield Plot(
         "accuracy-against-loss",
         "One bias of a half-trained network is moved. Accuracy on 100 digits is a staircase, "
         "flat almost everywhere; the loss answers to every change.",
-        staircase,
+        lambda: figures.draw(
+            far,
+            {"accuracy": {"accuracy": accuracies}, "loss": {"loss": losses}},
+            xlabel="change of one bias",
+        ),
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -34,7 +35,7 @@ def networks(backend: d.Backend) -> Section:
         "4.4.2 and 4.5.1 Networks and their gradients",
         "simpleNet, scores x·W of x = (0.6, 0.9), with three sets of weights that the sources "
         "print; then the two-layer network, and its gradients computed in several ways.",
-        [*_simple_net(backend), *_two_layer_net(backend), *_gradients(backend)],
+        chain(_simple_net(backend), _two_layer_net(backend), _gradients(backend)),
     )
 
 
@@ -51,21 +52,11 @@ def _simple_net(backend: d.Backend) -> Iterator[Check]:
     def dW(W: list[list[float]], label: int) -> Array:  # noqa: N802 - the book's name
         return net(W).numerical_gradient(x, backend.asarray(label))["W1"]
 
-    def scores_and_answer() -> list[Array]:
-        scores = net(_FIRST_W).predict(x)
-        return [*scores, backend.xp.argmax(scores)]
-
-    def label_gradients_differ() -> Array:
-        inputs = array(np.eye(3, 2))
-        by_label = net(_FIRST_W).gradient(inputs, backend.asarray([2, 0, 1]))["W1"]
-        one_hot = array([[0, 0, 1], [1, 0, 0], [0, 1, 0]])
-        by_vector = net(_FIRST_W).gradient(inputs, one_hot)["W1"]
-        return backend.xp.max(backend.xp.abs(by_label - by_vector))
-
+    scores = net(_FIRST_W).predict(x)
     yield Check(
         "first W: scores, and the class of the largest",
         [0.669835932, 0.666381264, 0.489805557, 0],
-        scores_and_answer,
+        [*scores, backend.xp.argmax(scores)],
         5e-10,
         printed_in="notes",
         mistake="the notes: beside this W also [-0.26373067, -0.61762066, -0.97157332], from "
@@ -74,35 +65,35 @@ def _simple_net(backend: d.Backend) -> Iterator[Check]:
     yield Check(
         "first W: softmax",
         [0.35313277, 0.35191491, 0.29495232],
-        lambda: d.softmax(net(_FIRST_W).predict(x)),
+        d.softmax(scores),
         _EIGHT_DIGITS,
         printed_in="notes",
     )
     yield Check(
         "first W: loss for class 2 and for class 0",
         [1.220941561292, 1.040911186292],
-        lambda: [loss(_FIRST_W, 2), loss(_FIRST_W, 0)],
+        [loss(_FIRST_W, 2), loss(_FIRST_W, 0)],
         5e-13,
         "without the 1e-7, as all losses of networks here",
     )
     yield Check(
         "first W: dW for class 0",
         [[-0.38812034, 0.21114895, 0.17697139], [-0.58218051, 0.31672342, 0.26545709]],
-        lambda: dW(_FIRST_W, 0),
+        dW(_FIRST_W, 0),
         _EIGHT_DIGITS,
         printed_in="notes",
     )
     yield Check(
         "second W: scores, and loss for class 2",
         [1.054148091, 0.630716529, 1.132807401, 0.92806854],
-        lambda: [*net(_SECOND_W).predict(x), loss(_SECOND_W, 2)],
+        [*net(_SECOND_W).predict(x), loss(_SECOND_W, 2)],
         _EIGHT_DIGITS,
         printed_in="book 4.4.2",
     )
     yield Check(
         "second W: dW[0, 0] and dW[1, 2] for class 2",
         [0.219248, -0.544215],
-        lambda: [dW(_SECOND_W, 2)[0, 0], dW(_SECOND_W, 2)[1, 2]],
+        [dW(_SECOND_W, 2)[place] for place in ((0, 0), (1, 2))],
         5e-7,
         "in the book's counting from 1, w11 and w23",
         printed_in="book 4.4.2",
@@ -110,15 +101,17 @@ def _simple_net(backend: d.Backend) -> Iterator[Check]:
     yield Check(
         "third W: dW for class 2",
         [[0.42027315, 0.11048601, -0.53075916], [0.63040973, 0.16572901, -0.79613874]],
-        lambda: dW(_THIRD_W, 2),
+        dW(_THIRD_W, 2),
         1e-8,
         "the source's own last digits are off by 5e-9",
         printed_in="notes",
     )
+    targets = backend.asarray([2, 0, 1]), array([[0, 0, 1], [1, 0, 0], [0, 1, 0]])
+    by_label, by_vector = (net(_FIRST_W).gradient(array(np.eye(3, 2)), t)["W1"] for t in targets)
     yield Check(
         "gradients for 3 labels of 3 classes, and for one-hot vectors: greatest difference",
         0.0,
-        label_gradients_differ,
+        backend.xp.max(backend.xp.abs(by_label - by_vector)),
         1e-15,
         "integers are labels, also where there are as many as classes",
         mistake="the book's code: a wrong gradient, without a word",
@@ -126,28 +119,23 @@ def _simple_net(backend: d.Backend) -> Iterator[Check]:
 
 
 def _two_layer_net(backend: d.Backend) -> Iterator[Check]:
-    @functools.cache
-    def params() -> Mapping[str, Array]:
-        return d.TwoLayerNet(784, 50, 10, seed=0, backend=backend).params
-
-    def count() -> int:
-        return sum(math.prod(param.shape) for param in params().values())
-
+    params = d.TwoLayerNet(784, 50, 10, seed=0, backend=backend).params
+    count = sum(math.prod(param.shape) for param in params.values())
     yield Check(
         "shapes of W1, b1, W2, b2",
         "(784, 50), (50,), (50, 10), (10,)",
-        lambda: ", ".join(str(tuple(param.shape)) for param in params().values()),
+        ", ".join(str(tuple(param.shape)) for param in params.values()),
     )
     yield Check(
         "parameters of 784-50-10, and forward passes for one gradient by central differences",
         [39760, 79520],
-        lambda: [count(), 2 * count()],
+        [count, 2 * count],
         note="10,000 times so many: why the chapter gives numerical gradients up",
     )
     yield Check(
         "standard deviation of the first weights, and the largest bias",
         [0.01, 0.0],
-        lambda: [backend.xp.std(params()["W1"]), backend.xp.max(params()["b1"])],
+        [backend.xp.std(params["W1"]), backend.xp.max(params["b1"])],
         2e-4,
         "39,200 numbers, drawn",
     )
@@ -157,7 +145,6 @@ def _gradients(backend: d.Backend) -> Iterator[Check]:
     (x, t), _ = d.load_digits(backend=backend)
     x, t = x[:30], t[:30]
 
-    @functools.cache
     def gradient(
         method: Literal["backprop", "loop", "batched", "difference"],
         h: float = 1e-4,
@@ -177,42 +164,37 @@ def _gradients(backend: d.Backend) -> Iterator[Check]:
     def apart(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
         return float(np.linalg.norm(one - other) / np.linalg.norm(other))
 
-    def error(method: Literal["batched", "difference"], h: float, dtype: str) -> float:
-        return apart(gradient(method, h, dtype), gradient("backprop"))
-
+    backprop, loop = gradient("backprop"), gradient("loop")
+    coarse = gradient("difference", 0.5)
     yield Check(
         "backpropagation, all copies at once, and divided differences against the chapter's loop",
         Between(high=1e-8),
-        lambda: max(
-            apart(gradient("backprop"), gradient("loop")),
-            apart(gradient("batched"), gradient("loop")),
-            apart(gradient("difference"), gradient("loop")),
-        ),
+        max(apart(one, loop) for one in (backprop, gradient("batched"), gradient("difference"))),
         note="greatest relative difference (norm) over all parameters of 64-8-10 on 30 digits, "
         "float64, h = 1e-4",
     )
     yield Check(
         "divided differences against the loop with h = 0.5",
         Between(high=1e-12),
-        lambda: apart(gradient("difference", 0.5), gradient("loop", 0.5)),
+        apart(coarse, gradient("loop", 0.5)),
         note="the same finite difference, truncation error included",
     )
     yield Check(
         "with h = 0.5 against backpropagation",
         Between(low=1e-4),
-        lambda: error("difference", 0.5, "float64"),
+        apart(coarse, backprop),
         note="a finite difference, not a derivative in disguise",
     )
     yield Check(
         "error in float32, h = 1e-4, of differences of losses",
         Between(low=0.05),
-        lambda: error("batched", 1e-4, "float32"),
+        apart(gradient("batched", dtype="float32"), backprop),
         note="against backpropagation in float64",
     )
     yield Check(
         "error in float32, h = 1e-4, of divided differences",
         Between(high=1e-6),
-        lambda: error("difference", 1e-4, "float32"),
+        apart(gradient("difference", dtype="float32"), backprop),
         mistake="the book's code: 40 to 280 % wrong in float32",
     )
 
@@ -281,75 +263,69 @@ def training(backend: d.Backend, data_dir: Path | None = None) -> Section:
             verbose=False,
         )
 
-    @functools.cache
-    def history() -> d.History:
-        return trainer("backprop", 10_000).train()
-
-    def numerical_losses_differ() -> float:
-        """Train by numerical gradients for 20 updates, and compare with backpropagation."""
-        losses = trainer("difference", 20).train().losses
-        return float(np.abs(losses - history().losses[:20]).max())
-
-    def accuracies(epoch: int) -> tuple[float, float]:
-        return history().train_accuracy[epoch], history().test_accuracy[epoch]
-
-    def loss_plot() -> Figure:
-        figure, axes = new_figure()
-        draw_losses(axes, history().losses)
-        return figure
-
-    def accuracy_plot() -> Figure:
-        figure, axes = new_figure()
-        epochs = np.asarray(history().iterations) / (train[0].shape[0] // 100)
-        accuracies = history().train_accuracy, history().test_accuracy
-        draw_accuracies(axes, epochs, *accuracies, xlabel="epoch")
-        return figure
-
     def entries() -> Iterator[Check | Plot]:
+        history = trainer("backprop", 10_000).train()
+        accuracies = list(zip(history.train_accuracy, history.test_accuracy, strict=True))
+        last = accuracies[-1]
         for number, (iteration, printed) in enumerate(_LOG.items() if mnist else ()):
             yield Check(
                 f"training and test accuracy after {iteration:,} updates",
-                list(printed),
-                functools.partial(accuracies, number),
+                printed,
+                accuracies[number],
                 # The first line is chance, and the second on the steepest part of the curve.
                 0.02 if iteration >= 1200 else 0.1,
                 printed_in="notes",
             )
-        yield Check("final test accuracy", Between(low=0.94), lambda: history().test_accuracy[-1])
+        yield Check("final test accuracy", Between(low=0.94), last[1])
         yield Check(
             "final training and test accuracy, difference",
             Between(high=0.02 if mnist else 0.06),
-            lambda: abs(history().train_accuracy[-1] - history().test_accuracy[-1]),
+            abs(last[0] - last[1]),
             note="no over-fitting: it has learned digits, not its training data by heart",
         )
         yield Check(
             "loss at the first update, ln 10: as good as guessing",
             np.log(10),
-            lambda: history().losses[0],
+            history.losses[0],
             0.1,
         )
         yield Check(
             "share of 60,000 images among 600 minibatches of 100",
             1 - np.exp(-1),
-            lambda: len(np.unique(d.MinibatchSampler(60_000, 100, seed=0).draw(600))) / 60_000,
+            len(np.unique(d.MinibatchSampler(60_000, 100, seed=0).draw(600))) / 60_000,
             0.005,
             "drawn with replacement: 1 − 1/e",
             mistake="the notes: “an epoch sees all data once”",
         )
+        numerical = trainer("difference", 20).train()
         yield Check(
             "numerical gradients: losses of 20 updates",
             Between(high=1e-5),
-            numerical_losses_differ,
+            np.abs(numerical.losses - history.losses[:20]).max(),
             note="greatest difference from backpropagation, same weights and minibatches",
         )
-        yield Plot("training-loss", f"Loss of each minibatch while learning {name}.", loss_plot)
+
+        def losses() -> Figure:
+            figure, axes = new_figure()
+            draw_losses(axes, history.losses)
+            return figure
+
+        def curves() -> Figure:
+            figure, axes = new_figure()
+            epochs = np.asarray(history.iterations) / (train[0].shape[0] // 100)
+            draw_accuracies(
+                axes, epochs, history.train_accuracy, history.test_accuracy, xlabel="epoch"
+            )
+            return figure
+
+        yield Plot("training-loss", f"Loss of each minibatch while learning {name}.", losses)
         yield Plot(
             "training-accuracy",
             "Accuracy on all training and all test data, once per epoch.",
-            accuracy_plot,
+            curves,
         )
 
-    return Section("4.5.2 and 4.5.3 Training", introduction, [*entries()], warning)
+    return Section("4.5.2 and 4.5.3 Training", introduction, entries(), warning)
 
 
 def _mnist(backend: d.Backend, data_dir: Path | None) -> Splits | None:
