@@ -129,6 +129,13 @@ class Section:
         return [entry for entry in self.entries if isinstance(entry, Plot)]
 
 
+def section(
+    title: str, introduction: str
+) -> Callable[[Callable[[Backend], Iterable[Check | Plot]]], Callable[[Backend], Section]]:
+    """Decorate a function that yields the entries of a section: it returns the section then."""
+    return lambda entries: lambda backend: Section(title, introduction, entries(backend))
+
+
 @dataclass(frozen=True)
 class Report:
     """What was computed.

@@ -8,21 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dlfs_gpu as d
-from dlfs_gpu.chapter4.model import Check, Section, error_of
+from dlfs_gpu.chapter4.model import Check, error_of, section
 from dlfs_gpu.training.curves import draw_losses, new_figure
 
 
-def errata(backend: d.Backend) -> Section:
-    """Return a check for each."""
-    return Section(
-        "Errata of the book's code",
-        "Faults of the book's layers, plots and loader that are not repeated here. The other "
-        "mistakes of the sources stand beside the numbers they are about.",
-        _errata(backend),
-    )
-
-
-def _errata(backend: d.Backend) -> Iterator[Check]:
+@section(
+    "Errata of the book's code",
+    "Faults of the book's layers, plots and loader that are not repeated here. The other mistakes "
+    "of the sources stand beside the numbers they are about.",
+)
+def errata(backend: d.Backend) -> Iterator[Check]:
+    """Yield a check for each."""
     array = functools.partial(backend.asarray, dtype="float64")
 
     relu, dout = d.Relu(), array([[1, 2]])

@@ -6,7 +6,6 @@ import functools
 import math
 import warnings
 from collections.abc import Iterator
-from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -15,20 +14,21 @@ from matplotlib.figure import Figure
 import dlfs_gpu as d
 from dlfs_gpu._validation import Array
 from dlfs_gpu.chapter4 import figures
-from dlfs_gpu.chapter4.model import Between, Check, Plot, Section, golden_tolerance
+from dlfs_gpu.chapter4.model import Between, Check, Plot, golden_tolerance, section
 from dlfs_gpu.gradient import Scheme
 from dlfs_gpu.training.curves import COLOURS, new_figure
 
 
-def derivatives(backend: d.Backend) -> Section:
-    """Return the numbers and figures of section 4.3."""
-    return Section(
-        "4.3 Numerical differentiation",
-        "The slope of f(x) = 0.01x² + 0.1x by finite differences, and slopes of activations. "
-        "Where a difference is divided by 2h, as the chapter does, its digits are the chapter's "
-        "to the last one.",
-        chain(_differences(backend), _activations(backend)),
-    )
+@section(
+    "4.3 Numerical differentiation",
+    "The slope of f(x) = 0.01x² + 0.1x by finite differences, and slopes of activations. Where a "
+    "difference is divided by 2h, as the chapter does, its digits are the chapter's to the last "
+    "one.",
+)
+def derivatives(backend: d.Backend) -> Iterator[Check | Plot]:
+    """Yield the numbers and figures of section 4.3."""
+    yield from _differences(backend)
+    yield from _activations(backend)
 
 
 def _differences(backend: d.Backend) -> Iterator[Check | Plot]:
@@ -215,17 +215,13 @@ def _activations(backend: d.Backend) -> Iterator[Check | Plot]:
     )
 
 
-def gradients(backend: d.Backend) -> Section:
-    """Return the numbers and figures of section 4.4 but for those of its subsections."""
-    return Section(
-        "4.4 Gradients",
-        "All partial derivatives of f(x) = x0² + x1² at once. The gradient is the direction of "
-        "steepest ascent, and against it lies that of steepest descent.",
-        _gradients(backend),
-    )
-
-
-def _gradients(backend: d.Backend) -> Iterator[Check | Plot]:
+@section(
+    "4.4 Gradients",
+    "All partial derivatives of f(x) = x0² + x1² at once. The gradient is the direction of "
+    "steepest ascent, and against it lies that of steepest descent.",
+)
+def gradients(backend: d.Backend) -> Iterator[Check | Plot]:
+    """Yield the numbers and figures of section 4.4 but for those of its subsections."""
     points = [backend.asarray(point) for point in ([3.0, 4.0], [0.0, 2.0], [3.0, 0.0])]
     yield Check(
         "gradients at (3, 4), (0, 2) and (3, 0)",
@@ -288,16 +284,12 @@ def _surface() -> Figure:
     return figure
 
 
-def descent(backend: d.Backend) -> Section:
-    """Return the numbers and figures of section 4.4.1."""
-    return Section(
-        "4.4.1 Gradient descent",
-        "x ← x − lr·∇f(x) on x0² + x1², from (−3, 4), with numerical gradients.",
-        _descent(backend),
-    )
-
-
-def _descent(backend: d.Backend) -> Iterator[Check | Plot]:
+@section(
+    "4.4.1 Gradient descent",
+    "x ← x − lr·∇f(x) on x0² + x1², from (−3, 4), with numerical gradients.",
+)
+def descent(backend: d.Backend) -> Iterator[Check | Plot]:
+    """Yield the numbers and figures of section 4.4.1."""
     start = backend.asarray([-3.0, 4.0])
     slope = d.numerical_gradient(d.function_2, start)
     # The positions from the start on, (101, 2), by learning rate.

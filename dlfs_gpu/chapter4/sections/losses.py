@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,23 +12,18 @@ from numpy.typing import NDArray
 
 import dlfs_gpu as d
 from dlfs_gpu.chapter4 import figures
-from dlfs_gpu.chapter4.model import Between, Check, Plot, Section, error_of
+from dlfs_gpu.chapter4.model import Between, Check, Plot, error_of, section
 
 _ROUNDING = 2e-15
 
 
-def losses(backend: d.Backend) -> Section:
-    """Return the numbers and figures of section 4.2."""
-    return Section(
-        "4.2 Loss functions",
-        "Two answers to one question, y1 (0.6 on the right class, 2) and y2 (0.6 on a wrong one), "
-        "and how wrong each loss finds them; then why networks are trained by a loss, and not by "
-        "accuracy.",
-        chain(_values(backend), _why(backend)),
-    )
-
-
-def _values(backend: d.Backend) -> Iterator[Check | Plot]:
+@section(
+    "4.2 Loss functions",
+    "Two answers to one question, y1 (0.6 on the right class, 2) and y2 (0.6 on a wrong one), and "
+    "how wrong each loss finds them; then why networks are trained by a loss, and not by accuracy.",
+)
+def losses(backend: d.Backend) -> Iterator[Check | Plot]:
+    """Yield the numbers and figures of section 4.2."""
     array = functools.partial(backend.asarray, dtype="float64")
     y1 = array([0.1, 0.05, 0.6, 0, 0.05, 0.1, 0, 0.1, 0, 0])
     y2 = array([0.1, 0.05, 0.1, 0, 0.05, 0.1, 0, 0.6, 0, 0])
@@ -134,16 +128,13 @@ def _values(backend: d.Backend) -> Iterator[Check | Plot]:
         error_of(lambda: d.cross_entropy_error(batch, backend.asarray([[2], [2]]))),
         mistake="the book's code: a wrong number, without a word",
     )
-    x = np.geomspace(0.01, 1, 400)
+    axis = np.geomspace(0.01, 1, 400)
     yield Plot(
         "ln-x",
         "The natural logarithm. Cross entropy is −ln of the probability given to the right "
         "class: 0 for certainty, and growing without bound as it goes to 0.",
-        lambda: figures.draw(x, {"ln x": {"ln x": np.log(x)}}, xlabel="x"),
+        lambda: figures.draw(axis, {"ln x": {"ln x": np.log(axis)}}, xlabel="x"),
     )
-
-
-def _why(backend: d.Backend) -> Iterator[Check | Plot]:
     score, one = backend.asarray([[-10.0]]), backend.asarray([[1.0]])
     sigmoid, squared, entropy = d.Sigmoid(), d.SumSquaredError(), d.SigmoidWithLoss()
     squared.forward(sigmoid.forward(score), one)
@@ -174,8 +165,8 @@ def _why(backend: d.Backend) -> Iterator[Check | Plot]:
         return np.asarray(found).T
 
     far, near = np.linspace(-2, 2, 201), np.array([-1e-4, 1e-4])
-    accuracies, losses = moved(far)
-    steps = np.abs(np.diff(accuracies))
+    panels = {name: {name: y} for name, y in zip(("accuracy", "loss"), moved(far), strict=True)}
+    steps = np.abs(np.diff(panels["accuracy"]["accuracy"]))
     slopes = np.diff(moved(near))[:, 0] / np.diff(near)
     yield Check(
         "accuracy of 100 digits as one bias moves: its jumps, and its slope",
@@ -194,9 +185,5 @@ def _why(backend: d.Backend) -> Iterator[Check | Plot]:
         "accuracy-against-loss",
         "One bias of a half-trained network is moved. Accuracy on 100 digits is a staircase, "
         "flat almost everywhere; the loss answers to every change.",
-        lambda: figures.draw(
-            far,
-            {"accuracy": {"accuracy": accuracies}, "loss": {"loss": losses}},
-            xlabel="change of one bias",
-        ),
+        lambda: figures.draw(far, panels, xlabel="change of one bias"),
     )

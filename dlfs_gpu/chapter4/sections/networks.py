@@ -6,7 +6,6 @@ import functools
 import math
 import os
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 import dlfs_gpu as d
 from dlfs_gpu._validation import Array
-from dlfs_gpu.chapter4.model import Between, Check, Plot, Section, to_host
+from dlfs_gpu.chapter4.model import Between, Check, Plot, Section, section, to_host
 from dlfs_gpu.data.mnist import DATA_VARIABLE, cache_folder
 from dlfs_gpu.data.splits import Splits
 from dlfs_gpu.training.curves import draw_accuracies, draw_losses, new_figure
@@ -29,14 +28,16 @@ _SECOND_W = [[0.47355232, 0.9977393, 0.84668094], [0.85557411, 0.03563661, 0.694
 _THIRD_W = [[-0.18257682, -0.8677132, -1.10735323], [-0.27386523, -1.30156981, -1.66102984]]
 
 
-def networks(backend: d.Backend) -> Section:
-    """Return the numbers and figures of sections 4.4.2 and 4.5.1."""
-    return Section(
-        "4.4.2 and 4.5.1 Networks and their gradients",
-        "simpleNet, scores x·W of x = (0.6, 0.9), with three sets of weights that the sources "
-        "print; then the two-layer network, and its gradients computed in several ways.",
-        chain(_simple_net(backend), _two_layer_net(backend), _gradients(backend)),
-    )
+@section(
+    "4.4.2 and 4.5.1 Networks and their gradients",
+    "simpleNet, scores x·W of x = (0.6, 0.9), with three sets of weights that the sources print; "
+    "then the two-layer network, and its gradients computed in several ways.",
+)
+def networks(backend: d.Backend) -> Iterator[Check]:
+    """Yield the numbers of sections 4.4.2 and 4.5.1."""
+    yield from _simple_net(backend)
+    yield from _two_layer_net(backend)
+    yield from _gradients(backend)
 
 
 def _simple_net(backend: d.Backend) -> Iterator[Check]:

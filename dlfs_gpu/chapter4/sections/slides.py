@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +14,22 @@ from matplotlib.figure import Figure
 import dlfs_gpu as d
 from dlfs_gpu._validation import Array
 from dlfs_gpu.chapter4 import figures
-from dlfs_gpu.chapter4.model import Between, Check, Plot, Section, error_of
+from dlfs_gpu.chapter4.model import Between, Check, Plot, error_of, section
 from dlfs_gpu.training.curves import COLOURS, new_figure
 
 
-def slides(backend: d.Backend) -> Section:
-    """Return the numbers and figures of the slide deck."""
-    return Section(
-        "The slide deck",
-        "Data preparation, deeper networks, what a hidden layer is for, linear regression, "
-        "optimizers and over-fitting.",
-        chain(
-            _data(backend),
-            _networks(backend),
-            _regression(backend),
-            _optimizers(backend),
-            _overfitting(backend),
-        ),
-    )
+@section(
+    "The slide deck",
+    "Data preparation, deeper networks, what a hidden layer is for, linear regression, optimizers "
+    "and over-fitting.",
+)
+def slides(backend: d.Backend) -> Iterator[Check | Plot]:
+    """Yield the numbers and figures of the slide deck."""
+    yield from _data(backend)
+    yield from _networks(backend)
+    yield from _regression(backend)
+    yield from _optimizers(backend)
+    yield from _overfitting(backend)
 
 
 def _data(backend: d.Backend) -> Iterator[Check | Plot]:
