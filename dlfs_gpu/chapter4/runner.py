@@ -122,14 +122,9 @@ def _write(report: Report, folder: Path) -> None:
         "checks": [
             {
                 "section": section,
-                "name": check.name,
+                **vars(check),
                 "expected": _as_json(check.expectation),
                 "computed": _as_json(check.computed),
-                "tolerance": check.tolerance,
-                "ok": check.ok,
-                "note": check.note,
-                "printed_in": check.printed_in,
-                "mistake": check.mistake,
             }
             for section, check in report.checks
         ],

@@ -248,8 +248,7 @@ def training(backend: d.Backend, data_dir: Path | None = None) -> Section:
     else:
         warning = (
             "MNIST is not at hand, so the embedded digits were learned, and nothing stands beside "
-            "the log of the notes: name the folder of its files with --data-dir or in "
-            f"{DATA_VARIABLE}"
+            f"the log of the notes: name the folder of its files in {DATA_VARIABLE}"
         )
 
     def trainer(gradient: Literal["backprop", "difference"], iterations: int) -> d.Trainer:
