@@ -71,6 +71,12 @@ def check_fraction(name: str, value: Any) -> float:
     return _check_number(name, value, lambda x: 0 <= x < 1, "at least 0 and less than 1")
 
 
+def check_memory(budget: int, needed: int, what: str) -> None:
+    """Refuse a budget, in bytes, that does not suffice for the least that must fit."""
+    if budget < needed:
+        raise ArgumentError("max_memory", f"is {budget} bytes; {what} takes {needed}")
+
+
 def check_choice(name: str, value: Any, choices: Iterable[Choice]) -> Choice:
     """Return the choice that `value` is, in upper or lower case."""
     choices = tuple(choices)

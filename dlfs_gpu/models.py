@@ -80,9 +80,14 @@ class MultiLayerNet(Network):
     ) -> None:
         activation = check_choice("activation", activation, ACTIVATIONS)
         dropout_ratio = check_fraction("dropout_ratio", dropout_ratio)
+        try:
+            hidden = [check_count("hidden_size_list", size) for size in hidden_size_list]
+        except TypeError:
+            problem = f"is {hidden_size_list!r}; it must be a list of sizes"
+            raise ArgumentError("hidden_size_list", problem) from None
         sizes = [
             check_count("input_size", input_size),
-            *_checked_sizes(hidden_size_list),
+            *hidden,
             check_count("output_size", output_size),
         ]
         backend = get_backend(backend)
@@ -190,13 +195,3 @@ def _affine(W: Any, b: Any, backend: Backend, dtype: Any) -> Affine:
     dtype = check_dtype(dtype)
     W = backend.asarray(as_float(W, "W"), dtype)
     return Affine(W, None if b is None else backend.asarray(b, dtype))
-
-
-def _checked_sizes(hidden_size_list: Any) -> list[int]:
-    try:
-        sizes = list(hidden_size_list)
-    except TypeError:
-        raise ArgumentError(
-            "hidden_size_list", f"is {hidden_size_list!r}; it must be a list of sizes"
-        ) from None
-    return [check_count("hidden_size_list", size) for size in sizes]

@@ -14,6 +14,7 @@ from dlfs_gpu._validation import (
     as_float,
     check_choice,
     check_finite,
+    check_memory,
     check_not_negative,
     check_positive,
     is_finite,
@@ -380,10 +381,7 @@ class Network:
             own, outputs = math.prod(param.shape), 3 * x.shape[0] * sum(self.sizes[1:])
             budget = memory_budget(param, max_memory)
             needed = (own + outputs) * namespace_of(x).finfo(x.dtype).bits // 8
-            if budget < needed:
-                raise ArgumentError(
-                    "max_memory", f"is {budget} bytes; one moved copy of {key} takes {needed}"
-                )
+            check_memory(budget, needed, f"one moved copy of {key}")
             budget = budget * own // (own + outputs)
 
         def loss(moved: Array) -> Array:

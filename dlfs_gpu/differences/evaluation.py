@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
-from dlfs_gpu._validation import ArgumentError, Array, as_float, namespace_of
+from dlfs_gpu._validation import ArgumentError, Array, as_float, check_memory, namespace_of
 from dlfs_gpu.backend import memory_budget, run_in_chunks
 
 Function = Callable[[Any], Any]
@@ -57,8 +57,7 @@ def batched_differences(
     size = math.prod(x.shape)
     copy_bytes = size * xp.finfo(x.dtype).bits // 8
     budget = memory_budget(x, max_memory)
-    if budget < copy_bytes:
-        raise ArgumentError("max_memory", f"is {budget} bytes; one copy of x takes {copy_bytes}")
+    check_memory(budget, copy_bytes, "one copy of x")
     flat = xp.reshape(x, (1, size))
     difference = xp.empty_like(flat)
 

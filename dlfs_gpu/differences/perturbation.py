@@ -19,6 +19,7 @@ from array_api_compat import device, is_cupy_array
 from dlfs_gpu._validation import (
     ArgumentError,
     Array,
+    check_memory,
     first_index,
     is_finite,
     namespace_of,
@@ -219,10 +220,7 @@ class _Walk:
         axes = [axis for axis in range(x.ndim) if x.shape[axis] > 1] or list(range(x.ndim))[-1:]
         rest = tuple(range(x.ndim))
         _, one = self.differences(rest, 0, 1)
-        if one.peak > budget:
-            raise ArgumentError(
-                "max_memory", f"is {budget} bytes; the changes of one element take {one.peak}"
-            )
+        check_memory(budget, one.peak, "one moved element")
         fixed = one.operations * _CALL_BYTES["device" if is_cupy_array(x) else "host"]
         if size == 1:
             return rest, 1

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
-from dlfs_gpu._validation import ArgumentError, Array, check_count, namespace_of
+from dlfs_gpu._validation import Array, check_count, check_memory, namespace_of
 from dlfs_gpu.backend import cpu_cores, memory_budget, one_blas_thread, run_in_chunks
 from dlfs_gpu.differences.compiled import sums_by_loops
 from dlfs_gpu.differences.tail import Tail
@@ -135,7 +135,7 @@ def _on_device(tail: Tail, budget: int) -> Array:
     xp = namespace_of(d)
     n, inputs = d.shape
     one = _LIVE_ARRAYS * tail.width * 2 * inputs * xp.finfo(d.dtype).bits // 8
-    _check_budget(budget, one)
+    check_memory(budget, one, "one step of differences")
     samples_at_once = min(n, budget // one)
     columns_at_once = min(tail.columns, budget // (one * samples_at_once))
     total = xp.zeros((inputs, tail.columns), dtype=xp.float64, device=device(d))
@@ -159,9 +159,9 @@ def _on_host(tail: Tail, budget: int, threads: int | None) -> np.ndarray:
     """Sum the changes over samples, (I + 1, J), on threads, sparing zero and repeated inputs."""
     d = tail.d
     inputs = d.shape[1]
-    narrow = tail.is_narrow
+    narrow = tail.one_at_a_time or tail.line is not None
     if narrow:
-        _check_budget(budget, _LIVE_ARRAYS * d.itemsize * _NARROW_STEP)
+        check_memory(budget, _LIVE_ARRAYS * d.itemsize * _NARROW_STEP, "one step of differences")
         total = sums_by_loops(tail, None, threads)
         if total is not None:
             return total
@@ -181,7 +181,7 @@ def _on_host(tail: Tail, budget: int, threads: int | None) -> np.ndarray:
         for first in range(0, tail.columns, columns_per_task)
     ]
     one = _LIVE_ARRAYS * d.itemsize * 2 * tail.width * max(step, columns_at_once * values_at_once)
-    _check_budget(budget, one)
+    check_memory(budget, one, "one step of differences")
     if not narrow:
         total = sums_by_loops(tail, (values, counts, places), threads)
         if total is not None:
@@ -273,10 +273,3 @@ def _groups(counts: np.ndarray, largest: int) -> list[np.ndarray]:
         groups.append(order[start:stop])
         start = stop
     return groups
-
-
-def _check_budget(budget: int, needed: int) -> None:
-    if budget < needed:
-        raise ArgumentError(
-            "max_memory", f"is {budget} bytes; one step of differences takes {needed}"
-        )

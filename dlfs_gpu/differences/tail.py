@@ -109,11 +109,6 @@ class Tail:
         wide = [layer.params["W"].shape[1] for layer, _ in self.together if is_linear(layer)]
         self.width = max(self.weights.shape[1], *wide, 1)
 
-    @property
-    def is_narrow(self) -> bool:
-        """Whether changes stay with one number for each column."""
-        return self.one_at_a_time or self.line is not None
-
     def by_odd_powers(self) -> Array | None:
         """Return all changes summed over samples, (I + 1, J), where s is d and r is −d; else None.
 
