@@ -27,11 +27,6 @@ from dlfs_gpu.training.curves import COLOURS, new_figure
 )
 def derivatives(backend: d.Backend) -> Iterator[Check | Plot]:
     """Yield the numbers and figures of section 4.3."""
-    yield from _differences(backend)
-    yield from _activations(backend)
-
-
-def _differences(backend: d.Backend) -> Iterator[Check | Plot]:
     array = functools.partial(backend.asarray, dtype="float64")
     tolerance = golden_tolerance(backend, 1e-10)
 
@@ -138,39 +133,6 @@ def _differences(backend: d.Backend) -> Iterator[Check | Plot]:
         ),
     )
 
-
-def _tangents() -> Figure:
-    figure, axes = new_figure()
-    x = np.arange(0.0, 20.0, 0.1)
-    axes.plot(x, d.function_1(x), label="f(x)")
-    for at in (5.0, 10.0):
-        line = d.tangent_line(d.function_1, at)
-        (drawn,) = axes.plot(x, line(x), "--", label=f"tangent at {at:g}")
-        axes.plot([at], [d.function_1(at)], "o", color=drawn.get_color())
-    axes.set(xlabel="x", ylabel="f(x)", title="f(x) = 0.01x² + 0.1x", ylim=(-1.2, 6))
-    axes.legend()
-    return figure
-
-
-def _secant() -> Figure:
-    figure, axes = new_figure()
-    x, start, end = np.arange(0.0, 20.0, 0.1), 5.0, 13.0
-    y0, y1 = d.function_1(start), d.function_1(end)
-    axes.plot(x, d.function_1(x), label="f(x)")
-    axes.plot(x, d.tangent_line(d.function_1, start)(x), "--", label="true tangent at x")
-    secant = y0 + (y1 - y0) / (end - start) * (x - start)
-    axes.plot(x, secant, "-.", label="secant through x and x + h")
-    axes.plot([start, end], [y0, y1], "o", color=COLOURS[3])
-    for name, at, height in (("x", start, y0), ("x + h", end, y1)):
-        axes.annotate(name, (at, height), (-6, 8), textcoords="offset points", ha="right")
-    axes.set(xlabel="x", ylabel="f(x)")
-    axes.legend()
-    return figure
-
-
-def _activations(backend: d.Backend) -> Iterator[Check | Plot]:
-    array = functools.partial(backend.asarray, dtype="float64")
-
     def first_flat(dtype: str) -> int:
         s = d.sigmoid(backend.asarray(range(50), dtype))
         return int(np.argmax(backend.to_numpy((1 - s) * s) == 0))
@@ -203,16 +165,45 @@ def _activations(backend: d.Backend) -> Iterator[Check | Plot]:
         d.numerical_diff(d.step_function, array([-1, 1])),
         note="0 everywhere but at 0: why networks use the sigmoid",
     )
-    x = np.linspace(-6, 6, 241)
+    z = np.linspace(-6, 6, 241)
     panels = {
-        "output": {"sigmoid": d.sigmoid(x), "step": d.step_function(x)},
-        "slope": {"sigmoid: never 0": d.sigmoid_grad(x), "step: 0, but at 0": np.zeros_like(x)},
+        "output": {"sigmoid": d.sigmoid(z), "step": d.step_function(z)},
+        "slope": {"sigmoid: never 0": d.sigmoid_grad(z), "step: 0, but at 0": np.zeros_like(z)},
     }
     yield Plot(
         "step-and-sigmoid",
         "Step function and sigmoid, and their slopes.",
-        lambda: figures.draw(x, panels, xlabel="x"),
+        lambda: figures.draw(z, panels, xlabel="x"),
     )
+
+
+def _tangents() -> Figure:
+    figure, axes = new_figure()
+    x = np.arange(0.0, 20.0, 0.1)
+    axes.plot(x, d.function_1(x), label="f(x)")
+    for at in (5.0, 10.0):
+        line = d.tangent_line(d.function_1, at)
+        (drawn,) = axes.plot(x, line(x), "--", label=f"tangent at {at:g}")
+        axes.plot([at], [d.function_1(at)], "o", color=drawn.get_color())
+    axes.set(xlabel="x", ylabel="f(x)", title="f(x) = 0.01x² + 0.1x", ylim=(-1.2, 6))
+    axes.legend()
+    return figure
+
+
+def _secant() -> Figure:
+    figure, axes = new_figure()
+    x, start, end = np.arange(0.0, 20.0, 0.1), 5.0, 13.0
+    y0, y1 = d.function_1(start), d.function_1(end)
+    axes.plot(x, d.function_1(x), label="f(x)")
+    axes.plot(x, d.tangent_line(d.function_1, start)(x), "--", label="true tangent at x")
+    secant = y0 + (y1 - y0) / (end - start) * (x - start)
+    axes.plot(x, secant, "-.", label="secant through x and x + h")
+    axes.plot([start, end], [y0, y1], "o", color=COLOURS[3])
+    for name, at, height in (("x", start, y0), ("x + h", end, y1)):
+        axes.annotate(name, (at, height), (-6, 8), textcoords="offset points", ha="right")
+    axes.set(xlabel="x", ylabel="f(x)")
+    axes.legend()
+    return figure
 
 
 @section(

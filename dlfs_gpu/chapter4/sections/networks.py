@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import dlfs_gpu as d
 from dlfs_gpu._validation import Array
-from dlfs_gpu.chapter4.model import Between, Check, Plot, Section, section, to_host
+from dlfs_gpu.chapter4.model import Between, Check, Plot, Section, section
 from dlfs_gpu.data.mnist import DATA_VARIABLE, cache_folder
 from dlfs_gpu.data.splits import Splits
 from dlfs_gpu.training.curves import draw_accuracies, draw_losses, new_figure
@@ -23,9 +23,11 @@ from dlfs_gpu.training.curves import draw_accuracies, draw_losses, new_figure
 # Half a unit of the last digit that the sources print.
 _EIGHT_DIGITS = 5e-9
 
-_FIRST_W = [[0.94205491, 2.00218723, -0.44365259], [0.11622554, -0.59436786, 0.83999679]]
-_SECOND_W = [[0.47355232, 0.9977393, 0.84668094], [0.85557411, 0.03563661, 0.69422093]]
-_THIRD_W = [[-0.18257682, -0.8677132, -1.10735323], [-0.27386523, -1.30156981, -1.66102984]]
+_WEIGHTS = (
+    [[0.94205491, 2.00218723, -0.44365259], [0.11622554, -0.59436786, 0.83999679]],
+    [[0.47355232, 0.9977393, 0.84668094], [0.85557411, 0.03563661, 0.69422093]],
+    [[-0.18257682, -0.8677132, -1.10735323], [-0.27386523, -1.30156981, -1.66102984]],
+)
 
 
 @section(
@@ -44,16 +46,12 @@ def _simple_net(backend: d.Backend) -> Iterator[Check]:
     array = functools.partial(backend.asarray, dtype="float64")
     x = array([0.6, 0.9])
 
-    def net(W: list[list[float]]) -> d.SimpleNet:
-        return d.SimpleNet(W, backend=backend)
+    first, second, third = (d.SimpleNet(W, backend=backend) for W in _WEIGHTS)
+    scores = first.predict(x)
 
-    def loss(W: list[list[float]], label: int) -> Array:
-        return net(W).loss(x, backend.asarray(label))
+    def dW(net: d.SimpleNet, label: int) -> Array:  # noqa: N802 - the book's name
+        return net.numerical_gradient(x, label)["W1"]
 
-    def dW(W: list[list[float]], label: int) -> Array:  # noqa: N802 - the book's name
-        return net(W).numerical_gradient(x, backend.asarray(label))["W1"]
-
-    scores = net(_FIRST_W).predict(x)
     yield Check(
         "first W: scores, and the class of the largest",
         [0.669835932, 0.666381264, 0.489805557, 0],
@@ -73,28 +71,28 @@ def _simple_net(backend: d.Backend) -> Iterator[Check]:
     yield Check(
         "first W: loss for class 2 and for class 0",
         [1.220941561292, 1.040911186292],
-        [loss(_FIRST_W, 2), loss(_FIRST_W, 0)],
+        [first.loss(x, 2), first.loss(x, 0)],
         5e-13,
         "without the 1e-7, as all losses of networks here",
     )
     yield Check(
         "first W: dW for class 0",
         [[-0.38812034, 0.21114895, 0.17697139], [-0.58218051, 0.31672342, 0.26545709]],
-        dW(_FIRST_W, 0),
+        dW(first, 0),
         _EIGHT_DIGITS,
         printed_in="notes",
     )
     yield Check(
         "second W: scores, and loss for class 2",
         [1.054148091, 0.630716529, 1.132807401, 0.92806854],
-        [*net(_SECOND_W).predict(x), loss(_SECOND_W, 2)],
+        [*second.predict(x), second.loss(x, 2)],
         _EIGHT_DIGITS,
         printed_in="book 4.4.2",
     )
     yield Check(
         "second W: dW[0, 0] and dW[1, 2] for class 2",
         [0.219248, -0.544215],
-        [dW(_SECOND_W, 2)[place] for place in ((0, 0), (1, 2))],
+        [dW(second, 2)[place] for place in ((0, 0), (1, 2))],
         5e-7,
         "in the book's counting from 1, w11 and w23",
         printed_in="book 4.4.2",
@@ -102,13 +100,13 @@ def _simple_net(backend: d.Backend) -> Iterator[Check]:
     yield Check(
         "third W: dW for class 2",
         [[0.42027315, 0.11048601, -0.53075916], [0.63040973, 0.16572901, -0.79613874]],
-        dW(_THIRD_W, 2),
+        dW(third, 2),
         1e-8,
         "the source's own last digits are off by 5e-9",
         printed_in="notes",
     )
     targets = backend.asarray([2, 0, 1]), array([[0, 0, 1], [1, 0, 0], [0, 1, 0]])
-    by_label, by_vector = (net(_FIRST_W).gradient(array(np.eye(3, 2)), t)["W1"] for t in targets)
+    by_label, by_vector = (first.gradient(array(np.eye(3, 2)), t)["W1"] for t in targets)
     yield Check(
         "gradients for 3 labels of 3 classes, and for one-hot vectors: greatest difference",
         0.0,
@@ -160,7 +158,7 @@ def _gradients(backend: d.Backend) -> Iterator[Check]:
             grads = network.gradient(x, t)
         else:
             grads = network.numerical_gradient(x, t, h, method=method)
-        return np.concatenate([np.ravel(to_host(grad)) for grad in grads.values()])
+        return np.concatenate([np.ravel(backend.to_numpy(grad)) for grad in grads.values()])
 
     def apart(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
         return float(np.linalg.norm(one - other) / np.linalg.norm(other))
