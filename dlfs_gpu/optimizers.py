@@ -60,19 +60,17 @@ class _Optimizer(ABC):
         Raises
         ------
         ArgumentError
-            If `grads` has other keys, or an array of another shape.
+            If `grads` has other keys or shapes, or `params` has others than at the first update.
         """
-        if params.keys() != grads.keys():
-            raise ArgumentError(
-                "grads",
-                f"has the keys {sorted(grads)}; it must have those of params, {sorted(params)}",
-            )
-        for key, param in params.items():
-            shape, needed = _shape(grads[key]), _shape(param)
-            if shape != needed:
-                raise ArgumentError(
-                    "grads", f"has shape {shape} for {key!r}; it must be the parameter's, {needed}"
+        needed = _shapes(params)
+        if (found := _shapes(grads)) != needed:
+            raise ArgumentError("grads", f"has the shapes {found}; they must be {needed}")
+        for kept in map(_shapes, self._state.values()):
+            if kept != needed:
+                problem = (
+                    f"has the shapes {needed}, but this optimizer keeps what belongs to {kept}; "
                 )
+                raise ArgumentError("params", problem + "make another one")
         self._step(params, grads)
 
     @abstractmethod
@@ -223,8 +221,8 @@ def make_optimizer(optimizer: str | Optimizer, **params: Any) -> Optimizer:
     return OPTIMIZERS[check_choice("optimizer", optimizer, OPTIMIZERS)](**params)
 
 
-def _shape(x: Array) -> tuple[int, ...]:
-    return tuple(getattr(x, "shape", ()))
+def _shapes(arrays: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(getattr(x, "shape", ())) for key, x in arrays.items()}
 
 
 def _sqrt(x: Array) -> Array:

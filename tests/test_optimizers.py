@@ -278,3 +278,12 @@ def test_gradients_that_do_not_fit(name: str) -> None:
             optimizer.update(params, grads)
     for key, value in START.items():
         np.testing.assert_array_equal(params[key], value)
+
+
+@pytest.mark.parametrize("other", [{"W": np.ones((2, 9))}, {"c": np.ones(3)}])
+def test_an_optimizer_keeps_state_for_one_set_of_parameters(other: dict[str, np.ndarray]) -> None:
+    optimizer = make_optimizer("momentum")
+    params = {key: value.copy() for key, value in START.items()}
+    optimizer.update(params, gradients(params, 0))
+    with refused("params"):
+        optimizer.update(other, {key: np.ones_like(value) for key, value in other.items()})
