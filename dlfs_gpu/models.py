@@ -150,8 +150,8 @@ class SimpleNet(Network):
 
     Parameters
     ----------
-    W : array_like, shape (2, 3), optional
-        Weights; drawn from a normal distribution by default.
+    W : array_like, shape (inputs, outputs), optional
+        Weights; by default (2, 3) of them, drawn from a normal distribution.
     seed, dtype, backend
         As in `MultiLayerNet`; float64 by default, as in the chapter.
     """

@@ -587,6 +587,14 @@ class TestFunctionsOfOnesOwn:
                 lambda x: ((A @ x - b) ** 2).sum(), lambda x: 2 * (A @ x - b) @ A, x, method=method
             ).ok
 
+    def test_a_function_that_is_not_a_number(self) -> None:
+        with (
+            np.errstate(invalid="ignore"),
+            pytest.raises(ArgumentError, match="NaN or infinity") as error,
+        ):
+            check_gradient(lambda x: np.nan * x.sum(), np.ones(4), self.X)
+        assert error.value.argument == "f"
+
     def test_types_that_have_no_step(self) -> None:
         x = np.array([1.0, 2.0], np.float16)
         with pytest.raises(TypeError, match="float16"):

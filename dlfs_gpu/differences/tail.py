@@ -184,7 +184,7 @@ class Tail:
         u = p // 2
         ends = []
         for part in (d[..., :u], d[..., u:]):
-            part = _spread(part, self.weights[columns, ...])
+            part = _written_out(part, self.weights[columns, ...])
             for layer, arrays in self.together:
                 part = layer.difference(part, *(a[samples, ...] for a in arrays))
             ends.append(part)
@@ -202,7 +202,7 @@ def _part(array: Array, samples: Any, columns: slice) -> Array:
     return array if array.shape[1] == 1 else array[:, columns, ...]
 
 
-def _spread(d: Array, W: Array) -> Array:
+def _written_out(d: Array, W: Array) -> Array:
     """Return W[i, j]·d[n, i, p] as an array (N, J, I·P): what one input's change alone does.
 
     With the identity for W it writes changes of single features out as changes of them all.
