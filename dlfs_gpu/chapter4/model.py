@@ -90,7 +90,10 @@ class Check:
 
 @dataclass
 class Plot:
-    """A figure: the name of its file, what it shows, how to draw it, and its two images as PNG."""
+    """A figure: the name of its file, what it shows, how to draw it, and its images as PNG.
+
+    It is drawn when it is made, for light pages and for dark ones.
+    """
 
     name: str
     caption: str
@@ -98,8 +101,7 @@ class Plot:
     light: bytes = field(default=b"", init=False)
     dark: bytes = field(default=b"", init=False)
 
-    def run(self) -> None:
-        """Draw it for light pages and for dark ones."""
+    def __post_init__(self) -> None:
         with style():
             self.light = png(self.draw())
         with style(dark=True):
