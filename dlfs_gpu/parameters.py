@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 from array_api_compat import is_cupy_array, is_numpy_array
 
-from dlfs_gpu._validation import ArgumentError, Array, array_namespace
+from dlfs_gpu._validation import ArgumentError, Array, array_namespace, as_float
 
 
 class Parameters(MutableMapping[str, Array]):
     """A view of the parameters that layers own.
 
     A layer's parameters get its number: of the layers that have a W the first has W1, the next W2.
-    What is put here is put into the layer, in the type of what was there; keys cannot be added or
-    deleted.
+    What is put here is put into the layer; keys cannot be added or deleted.
 
     Parameters
     ----------
@@ -48,12 +47,12 @@ class Parameters(MutableMapping[str, Array]):
             raise KeyError(f"{key!r} is none of the parameters {', '.join(self)}")
         if array is self[key]:
             return  # as params[key] -= step ends
-        xp = array_namespace(**{key: array, "the parameter that it replaces": self[key]})
+        array = as_float(array, key)
+        array_namespace(**{key: array, "the parameter that it replaces": self[key]})
         if tuple(array.shape) != tuple(self[key].shape):
             raise ArgumentError(
                 key, f"has shape {tuple(array.shape)}; it must be {tuple(self[key].shape)}"
             )
-        array = xp.astype(array, self[key].dtype, copy=False)
         others = {name: param for name, param in self.items() if name != key}
         refuse_shared_memory(others | {key: array})
         self._put({key: array})
