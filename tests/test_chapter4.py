@@ -44,7 +44,7 @@ def test_every_number_comes_out_right(tmp_path: Path, backend: str) -> None:
         get_backend(backend)
     except BackendError as error:
         pytest.skip(str(error).splitlines()[0])
-    result = run_chapter4(tmp_path, backend=backend, progress=False)
+    result = run_chapter4(tmp_path, backend=backend)
     wrong = [(name, check.name, check.computed) for name, check in result.checks if not check.ok]
     assert wrong == []
     assert result.ok
@@ -70,9 +70,7 @@ def test_every_number_comes_out_right(tmp_path: Path, backend: str) -> None:
 
 
 def test_training_on_mnist_follows_the_sources_log(tmp_path: Path, mnist_dir: Path) -> None:
-    result = run_chapter4(
-        tmp_path, backend="numpy", data_dir=mnist_dir, only="training", progress=False
-    )
+    result = run_chapter4(tmp_path, backend="numpy", data_dir=mnist_dir, only="training")
     assert [f"{check.name}: {check.computed}" for _, check in result.checks if not check.ok] == []
     log = [check for _, check in result.checks if check.printed_in == "notes"]
     assert len(log) == 17
@@ -84,17 +82,17 @@ def test_data_are_read_only_where_they_are_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DLFS_GPU_DATA", str(tmp_path / "nowhere"))
-    result = run_chapter4(tmp_path / "a", backend="numpy", only="losses", progress=False)
+    result = run_chapter4(tmp_path / "a", backend="numpy", only="losses")
     assert result.ok
     assert "digits" not in str(result)
     with pytest.raises(ArgumentError) as caught:
-        run_chapter4(tmp_path / "b", data_dir=Path("nowhere"), only="losses", progress=False)
+        run_chapter4(tmp_path / "b", data_dir=Path("nowhere"), only="losses")
     assert caught.value.argument == "data_dir"
     assert not (tmp_path / "b").exists()
 
 
 def test_training_says_that_mnist_is_not_there(tmp_path: Path) -> None:
-    result = run_chapter4(tmp_path, backend="numpy", only="training", progress=False)
+    result = run_chapter4(tmp_path, backend="numpy", only="training")
     assert "on the embedded digits" in result.sections["training"].introduction
     assert "MNIST is not at hand" in (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "MNIST is not at hand" in str(result)
@@ -108,7 +106,7 @@ def test_a_wrong_number_fails_the_report(
         Check("wrong", 1.0, 1.5, 0.1),
         Check("broken", 1.0, ZeroDivisionError("division by zero"), note="1 < 2"),
     )
-    result = run_chapter4(tmp_path, backend="numpy", progress=False)
+    result = run_chapter4(tmp_path, backend="numpy")
     assert not result.ok
     assert [check.ok for _, check in result.checks] == [True, False, False]
     assert "WRONG in only: wrong: 1.5, expected 1.0" in str(result)
@@ -128,7 +126,7 @@ def test_page_says_where_a_value_is_printed_and_lists_mistakes(
         Check("one", 1.0, 1.0, 0.1, printed_in="book 4.9", mistake="the notes: <two>"),
         Check("three", 3.0, 3.0),
     )
-    run_chapter4(tmp_path, backend="numpy", progress=False)
+    run_chapter4(tmp_path, backend="numpy")
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "printed: book 4.9, ± 0.1" in page
     assert page.count(">derived<") == 1
@@ -142,7 +140,7 @@ def test_summary_counts_checks_and_figures(
     tmp_path: Path, replace_sections: Callable[..., None]
 ) -> None:
     replace_sections(Check("right", 1, 1), Check("wrong", 1, 2))
-    lines = str(run_chapter4(tmp_path, backend="numpy", progress=False)).splitlines()
+    lines = str(run_chapter4(tmp_path, backend="numpy")).splitlines()
     assert lines[0].split() == ["section", "checks", "right", "figures"]
     assert lines[1].split() == ["only", "2", "1", "0"]
     assert lines[2].split() == ["all", "2", "1", "0"]
@@ -197,7 +195,7 @@ def test_an_error_fails_its_section_and_the_report_goes_on(
         "whole": lambda backend: Section("Two", "", [Check("also right", 2, 2)]),
     }
     monkeypatch.setattr(runner, "SECTIONS", sections)
-    result = run_chapter4(tmp_path, backend="numpy", progress=False)
+    result = run_chapter4(tmp_path, backend="numpy")
     assert [check.ok for _, check in result.checks] == [True, False, True]
     assert "WRONG in broken: what follows here: ZeroDivisionError: of the library" in str(result)
 
@@ -233,7 +231,7 @@ def test_folder_that_cannot_be_written_is_refused_before_the_work(
     occupied = tmp_path / "file"
     occupied.write_text("")
     with pytest.raises(OSError, match="nothing can be written"):
-        run_chapter4(occupied / "out", backend="numpy", progress=False)
+        run_chapter4(occupied / "out", backend="numpy")
 
 
 def test_folder_without_mnist_is_refused_before_the_work(
@@ -241,11 +239,11 @@ def test_folder_without_mnist_is_refused_before_the_work(
 ) -> None:
     for only in (None, "training"):
         with pytest.raises(FileNotFoundError, match=r"data_dir is .*, which lacks train-images"):
-            run_chapter4(tmp_path / "out", data_dir=tmp_path, only=only, progress=False)
+            run_chapter4(tmp_path / "out", data_dir=tmp_path, only=only)
     assert not (tmp_path / "out").exists()
     monkeypatch.setenv("DLFS_GPU_DATA", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"DLFS_GPU_DATA is .*, which lacks train-images"):
-        run_chapter4(tmp_path / "out", progress=False)
+        run_chapter4(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -320,7 +318,7 @@ def _browse(page: Path, tmp_path: Path) -> tuple[int, int, str]:
 
 @pytest.mark.parametrize("name", ["descent", "errata"])
 def test_page_fits_a_phone_and_has_no_console_errors(tmp_path: Path, name: str) -> None:
-    run_chapter4(tmp_path / "out", backend="numpy", only=name, progress=False)
+    run_chapter4(tmp_path / "out", backend="numpy", only=name)
     width, first_cell, console = _browse(tmp_path / "out" / "index.html", tmp_path)
     assert (width, console) == (390, "")
     assert first_cell > 300, "names have a line of their own"

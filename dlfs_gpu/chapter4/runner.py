@@ -41,12 +41,11 @@ def run_chapter4(
     backend: str | Backend | None = None,
     data_dir: Path | None = None,
     only: str | None = None,
-    progress: bool = True,
 ) -> Report:
     """Recompute every number and draw every figure of the chapter.
 
     Writes ``index.html``, a page that holds everything, the figures as PNG, and ``report.json``;
-    they replace those of an earlier run.
+    they replace those of an earlier run. Shows a progress bar where standard error is a terminal.
 
     Parameters
     ----------
@@ -60,8 +59,6 @@ def run_chapter4(
         there are none the embedded digits.
     only : str, optional
         Name of the one section of `SECTIONS` to compute.
-    progress : bool
-        Show a progress bar where standard error is a terminal.
 
     Raises
     ------
@@ -87,7 +84,7 @@ def run_chapter4(
     # Products as small as these gain little from threads, and lose much on a busy machine.
     with (
         threadpool_limits(1, user_api="blas"),
-        tqdm(names, unit="section", disable=None if progress else True, leave=False) as bar,
+        tqdm(names, unit="section", disable=None, leave=False) as bar,
     ):
         for name in bar:
             bar.set_description(name)

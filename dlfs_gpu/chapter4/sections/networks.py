@@ -38,7 +38,26 @@ _WEIGHTS = (
 def networks(backend: d.Backend) -> Iterator[Check]:
     """Yield the numbers of sections 4.4.2 and 4.5.1."""
     yield from _simple_net(backend)
-    yield from _two_layer_net(backend)
+    params = d.TwoLayerNet(784, 50, 10, seed=0, backend=backend).params
+    count = sum(math.prod(param.shape) for param in params.values())
+    yield Check(
+        "shapes of W1, b1, W2, b2",
+        "(784, 50), (50,), (50, 10), (10,)",
+        ", ".join(str(tuple(param.shape)) for param in params.values()),
+    )
+    yield Check(
+        "parameters of 784-50-10, and forward passes for one gradient by central differences",
+        [39760, 79520],
+        [count, 2 * count],
+        note="10,000 times so many: why the chapter gives numerical gradients up",
+    )
+    yield Check(
+        "standard deviation of the first weights, and the largest bias",
+        [0.01, 0.0],
+        [backend.xp.std(params["W1"]), backend.xp.max(params["b1"])],
+        2e-4,
+        "39,200 numbers, drawn",
+    )
     yield from _gradients(backend)
 
 
@@ -114,29 +133,6 @@ def _simple_net(backend: d.Backend) -> Iterator[Check]:
         1e-15,
         "integers are labels, also where there are as many as classes",
         mistake="the book's code: a wrong gradient, without a word",
-    )
-
-
-def _two_layer_net(backend: d.Backend) -> Iterator[Check]:
-    params = d.TwoLayerNet(784, 50, 10, seed=0, backend=backend).params
-    count = sum(math.prod(param.shape) for param in params.values())
-    yield Check(
-        "shapes of W1, b1, W2, b2",
-        "(784, 50), (50,), (50, 10), (10,)",
-        ", ".join(str(tuple(param.shape)) for param in params.values()),
-    )
-    yield Check(
-        "parameters of 784-50-10, and forward passes for one gradient by central differences",
-        [39760, 79520],
-        [count, 2 * count],
-        note="10,000 times so many: why the chapter gives numerical gradients up",
-    )
-    yield Check(
-        "standard deviation of the first weights, and the largest bias",
-        [0.01, 0.0],
-        [backend.xp.std(params["W1"]), backend.xp.max(params["b1"])],
-        2e-4,
-        "39,200 numbers, drawn",
     )
 
 
