@@ -388,9 +388,14 @@ class Network:
             with self.params.replaced({key: moved}):
                 return self.loss_layer.forward(self._forward(x, training=True), t)
 
-        return numerical_gradient(
-            loss, param, h, method=method, max_memory=budget, progress=progress
-        )
+        try:
+            return numerical_gradient(
+                loss, param, h, method=method, max_memory=budget, progress=progress
+            )
+        except ArgumentError as error:
+            # What is x there is the parameter here, and f the network.
+            argument = {"x": key, "f": "network"}.get(error.argument, error.argument)
+            raise ArgumentError(argument, error.problem.replace("x[", f"{key}[")) from error
 
 
 def _has_weights(layer: Any) -> bool:

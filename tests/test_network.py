@@ -366,7 +366,7 @@ def test_bad_step(h: float, method: Any) -> None:
 
 def test_step_lost_in_rounding() -> None:
     for method in ("batched", "loop"):
-        with pytest.raises(ValueError, match=r"h is 1e-30, so small that x\[0, 0\] \+ h == x"):
+        with pytest.raises(ValueError, match=r"h is 1e-30, so small that W1\[0, 0\] \+ h == W1"):
             on_host().numerical_gradient(X, T, 1e-30, method)
     # Differences lose nothing to 1e-30, but underflow would make zeros of 1e-200.
     on_host().numerical_gradient(X, T, 1e-30)
@@ -396,6 +396,22 @@ def test_differences_that_overflow_are_no_answer() -> None:
         pytest.raises(ValueError, match=r"^network overflows"),
     ):
         network.numerical_gradient(np.abs(X), np.zeros((7, 3)))
+
+
+@pytest.mark.parametrize("method", ["batched", "loop"])
+def test_errors_name_what_the_user_knows(method: Any) -> None:
+    network = on_host()
+    network.params["b1"][1] = np.nan
+    with pytest.raises(ArgumentError, match="b1 holds NaN") as error:
+        network.numerical_gradient(X, T, method=method)
+    assert error.value.argument == "b1"
+    network = Network([Affine(np.full((4, 3), 1e300))], SumSquaredError())
+    with (
+        np.errstate(over="ignore", invalid="ignore"),
+        pytest.raises(ArgumentError, match=r"when W1\[0, 0\] was moved") as error,
+    ):
+        network.numerical_gradient(np.abs(X), np.zeros((7, 3)), method=method)
+    assert error.value.argument == "network"
 
 
 def test_huge_inputs_have_differences() -> None:
