@@ -31,7 +31,7 @@ from dlfs_gpu.differences.perturbation import (
     difference_gradient,
 )
 
-Method = Literal["loop", "batched", "difference"]
+GradientMethod = Literal["loop", "batched", "difference"]
 Scheme = Literal["central", "forward"]
 
 # Near eps^(1/3) for central and eps^(1/2) for forward differences, where truncation and rounding
@@ -125,7 +125,7 @@ def numerical_gradient(
     x: Array,
     h: float | None = None,
     *,
-    method: Method = "loop",
+    method: GradientMethod = "loop",
     scheme: Scheme = "central",
     nominal_step: bool = False,
     return_error: bool = False,
@@ -224,7 +224,7 @@ def numerical_gradient(
     >>> numerical_gradient(function_2, np.array([3.0, 4.0])).round(6)
     array([6., 8.])
     """
-    method = check_choice("method", method, get_args(Method))
+    method = check_choice("method", method, get_args(GradientMethod))
     x, h, scheme = _checked_arguments(x, h, scheme, method)
     xp = namespace_of(x)
     if method == "difference":
@@ -335,7 +335,7 @@ def tangent_line(f: Function, x: float) -> Function:
 
 
 def _checked_arguments(
-    x: Any, h: float | None, scheme: Scheme, method: Method
+    x: Any, h: float | None, scheme: Scheme, method: GradientMethod
 ) -> tuple[Array, float, Scheme]:
     """Return what `x`, `h` and `scheme` mean, or raise what is wrong with them."""
     x = as_float(x)

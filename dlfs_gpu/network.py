@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from dlfs_gpu._validation import (
     ArgumentError,
@@ -23,12 +23,11 @@ from dlfs_gpu._validation import (
 from dlfs_gpu.backend import blas_threads, get_backend, memory_budget, run_in_chunks
 from dlfs_gpu.differences.forward import Unfollowed
 from dlfs_gpu.differences.stack import difference_gradients
+from dlfs_gpu.gradient import GradientMethod as GradientMethod
 from dlfs_gpu.gradient import numerical_gradient
 from dlfs_gpu.losses import SoftmaxWithLoss
 from dlfs_gpu.parameters import Parameters, refuse_shared_memory
 from dlfs_gpu.protocols import Layer, Loss
-
-GradientMethod = Literal["loop", "batched", "difference"]
 
 _EVALUATION_BATCH = 10_000  # samples at once when scores are computed, at most
 
@@ -82,9 +81,8 @@ class Network:
         self.weight_decay_lambda = check_not_negative("weight_decay_lambda", weight_decay_lambda)
         for position, layer in enumerate(self.layers):
             if any(layer is other for other in self.layers[:position]):
-                raise ArgumentError(
-                    "layers", f"holds the layer {position} twice; each must be an object of its own"
-                )
+                problem = f"holds the layer {position} twice; each must be an object of its own"
+                raise ArgumentError("layers", problem)
         if not self.params:
             raise ArgumentError("layers", "holds no layer with parameters; nothing can be trained")
         refuse_shared_memory(self.params)
@@ -92,10 +90,8 @@ class Network:
         for key, param in self.params.items():
             if param.dtype != self.dtype:
                 first = next(iter(self.params))
-                raise TypeError(
-                    f"{first} has the type {self.dtype} and {key} {param.dtype}; all must have the "
-                    "same"
-                )
+                types = f"{first} has the type {self.dtype} and {key} {param.dtype}"
+                raise TypeError(f"{types}; all must have the same")
         self.backend = get_backend("cupy" if xp.__name__.endswith("cupy") else "numpy")
         self._lock = threading.RLock()
 
