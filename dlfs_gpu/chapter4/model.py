@@ -112,7 +112,7 @@ class Plot:
 class Section:
     """A part of the report; `warning` is what its reader must know beforehand, if anything.
 
-    What `entries` yields may be computed only then.
+    Where `entries` is an iterator they are computed when they are read, once.
     """
 
     title: str
@@ -134,7 +134,7 @@ class Section:
 def section(
     title: str, introduction: str
 ) -> Callable[[Callable[[Backend], Iterable[Check | Plot]]], Callable[[Backend], Section]]:
-    """Decorate a function that yields the entries of a section: it returns the section then."""
+    """Make a function that yields a section's entries one that returns the section."""
     return lambda entries: lambda backend: Section(title, introduction, entries(backend))
 
 
