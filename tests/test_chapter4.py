@@ -197,7 +197,7 @@ def test_an_error_fails_its_section_and_the_report_goes_on(
     monkeypatch.setattr(runner, "SECTIONS", sections)
     result = run_chapter4(tmp_path, backend="numpy")
     assert [check.ok for _, check in result.checks] == [True, False, True]
-    assert "WRONG in broken: what follows here: ZeroDivisionError: of the library" in str(result)
+    assert "WRONG in broken: what follows “right”: ZeroDivisionError: of the library" in str(result)
 
 
 def test_error_of_what_raises_none() -> None:

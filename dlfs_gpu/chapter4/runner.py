@@ -101,7 +101,8 @@ def _computed(entries: Iterable[Check | Plot]) -> list[Check | Plot]:
     try:
         result.extend(entries)  # This keeps what came before an error.
     except Exception as error:
-        result.append(Check("what follows here", "no error", error))
+        last = result[-1].name if result else "the title"
+        result.append(Check(f"what follows “{last}”", "no error", error))
     return result
 
 
