@@ -19,6 +19,7 @@ from dlfs_gpu.differences.comparison import GradientReport, compare, largest, la
 from dlfs_gpu.differences.evaluation import Function, checked_result
 from dlfs_gpu.gradient import numerical_gradient
 from dlfs_gpu.network import GradientMethod, Network
+from dlfs_gpu.processes import Processes
 from dlfs_gpu.protocols import is_linear
 from dlfs_gpu.training.fused import FusedGradient, labels_of, replaceable
 
@@ -49,6 +50,7 @@ def check_gradients(
     h: float | None = None,
     tolerance: float | None = None,
     fused: bool = False,
+    comm: Any = None,
 ) -> GradientReport:
     """Compare the gradient by backpropagation with numerical differences, for every element.
 
@@ -72,6 +74,8 @@ def check_gradients(
         others. A large h needs a larger one, for the truncation error.
     fused : bool
         Check the gradient that `Trainer` computes in buffers of its own instead of the layers'.
+    comm : mpi4py.MPI.Intracomm, optional
+        Processes that share the numerical gradients, as in `Network.numerical_gradient`.
 
     Returns
     -------
@@ -110,7 +114,8 @@ def check_gradients(
     evaluated = method != "difference"
     if tolerance is None:
         tolerance = _EVALUATION_TOLERANCE if evaluated else _DIFFERENCE_TOLERANCE
-    with network._lock, network.params.replaced(network.params.in_float64()):
+    threads = Processes(comm).threads()
+    with network._lock, threads, network.params.replaced(network.params.in_float64()):
         x, t = network._check(x, t)
         if h is None:
             h = _EVALUATION_STEP if evaluated else _difference_step(network, x)
@@ -120,7 +125,7 @@ def check_gradients(
             loss, gradient = (
                 _fused_gradient(network, x, t) if fused else network._loss_and_gradient(x, t)
             )
-            numerical = network.numerical_gradient(x, t, h, method)
+            numerical = network.numerical_gradient(x, t, h, method, comm=comm)
     # What the method itself may get wrong: by the loss's rounding, or else by truncation.
     noise = min(h * h, _LARGEST_TRUNCATION)
     if evaluated:

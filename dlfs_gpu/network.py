@@ -22,9 +22,10 @@ from dlfs_gpu._validation import (
 from dlfs_gpu.backend import blas_threads, get_backend, memory_budget, run_in_chunks
 from dlfs_gpu.differences.forward import Unfollowed
 from dlfs_gpu.differences.stack import difference_gradients
-from dlfs_gpu.gradient import numerical_gradient
+from dlfs_gpu.loss_differences import evaluated_differences
 from dlfs_gpu.losses import SoftmaxWithLoss
 from dlfs_gpu.parameters import Parameters, refuse_shared_memory
+from dlfs_gpu.processes import ALONE, Processes
 from dlfs_gpu.protocols import Layer, Loss
 
 GradientMethod = Literal["loop", "batched", "difference"]
@@ -162,6 +163,7 @@ class Network:
         max_memory: int | None = None,
         threads: int | None = None,
         progress: bool = False,
+        comm: Any = None,
     ) -> dict[str, Array]:
         """Return the gradient of the loss by central differences of all parameters (4.5.2).
 
@@ -185,6 +187,10 @@ class Network:
             Threads that ``"difference"`` uses on the CPU; they do not change the result.
         progress : bool
             Show a progress bar for ``"batched"`` and ``"loop"``.
+        comm : mpi4py.MPI.Intracomm, optional
+            Processes that share the work: each takes some parameters, and all return the gradient
+            that one alone would, to the last bit. All must call with the same network and
+            arguments. BLAS has one thread in each unless an environment variable says otherwise.
 
         Returns
         -------
@@ -195,27 +201,31 @@ class Network:
         ------
         ArgumentError
             Further: if h is not positive and finite, or lost in rounding; if `max_memory` is too
-            small; if dropout is on and not frozen, for ``"batched"`` and ``"loop"``.
+            small; if dropout is on and not frozen, for ``"batched"`` and ``"loop"``; if `comm` is
+            no communicator, or something is not the same on all its processes.
         TypeError
             Further: if the method is ``"difference"``, and the ``forward`` of a layer that has no
             `difference` does something that has no rule.
         """
         method = check_choice("method", method, get_args(GradientMethod))
-        with self._lock:
+        processes = Processes(comm)
+        with self._lock, processes.threads():
             x, t = self._check(x, t)
+            processes.require_same(
+                {"method": method, "h": h, "x": x, "t": t, **self.params, **self._random_state()}
+            )
             if method != "difference":
                 self._refuse_random()
-                grads = {
-                    key: self._evaluated_differences(key, x, t, h, method, max_memory, progress)
-                    for key in self.params
-                }
+                rest = h, method, max_memory, progress, processes
+                grads = {key: evaluated_differences(self, key, x, t, *rest) for key in self.params}
                 return self._with_decay(grads)
             h = 1e-4 if h is None else check_positive("h", h)
             smallest = math.sqrt(namespace_of(x).finfo(x.dtype).smallest_normal)
             if h < smallest:
                 problem = f"is {h}; below {smallest:.1e} changes are lost to underflow in {x.dtype}"
                 raise ArgumentError("h", problem)
-            gradient = self._loss_and_differences(x, t, h, max_memory, threads)[1]
+            threads = processes.cores() if threads is None else threads
+            gradient = self._loss_and_differences(x, t, h, max_memory, threads, processes)[1]
         for key, values in gradient.items():
             if not is_finite(values):
                 problem = f"overflows in {x.dtype}: its loss has no finite difference in {key}"
@@ -246,6 +256,7 @@ class Network:
         h: float = 1e-4,
         max_memory: int | None = None,
         threads: int | None = None,
+        processes: Processes = ALONE,
     ) -> tuple[Array, dict[str, Array]]:
         """Return loss and ``"difference"`` gradient, for arrays that `_check` has seen.
 
@@ -260,9 +271,15 @@ class Network:
             others = Unfollowed(self.layers, self.loss_layer)
             loss = self._loss(x64, t, training=True)
             gradients = difference_gradients(
-                self.layers, self.loss_layer, h, x.dtype, max_memory=max_memory, threads=threads
+                self.layers,
+                self.loss_layer,
+                h,
+                x.dtype,
+                max_memory=max_memory,
+                threads=threads,
+                processes=processes,
             )
-            others.add_gradients(gradients, x64, t, h, x.dtype, max_memory)
+            others.add_gradients(gradients, x64, t, h, x.dtype, max_memory, processes)
         loss = xp.astype(loss, x.dtype, copy=False)
         return loss, self._with_decay(self.params.collect(gradients))
 
@@ -355,44 +372,21 @@ class Network:
         check_finite("x", x)
         return (x, False) if x.ndim == 2 else (x[None, ...], True)
 
+    def _random_state(self) -> dict[str, Any]:
+        """Return what layers that draw at random have drawn, if they keep it, or draw from."""
+        state = {}
+        for position, layer in enumerate(self.layers):
+            if hasattr(layer, "frozen"):
+                state[f"layers[{position}].mask"] = layer.mask if layer.frozen else None
+                state[f"layers[{position}]"] = layer._rng.bit_generator.state
+        return state
+
     def _refuse_random(self) -> None:
         """Raise ArgumentError if a layer draws at random in every pass: losses then differ."""
         for layer in self.layers:
             if not getattr(layer, "frozen", True):
                 problem = f"has a {type(layer).__name__} layer that draws anew at every pass; "
                 raise ArgumentError("network", problem + "network.freeze_dropout() mends that")
-
-    def _evaluated_differences(
-        self,
-        key: str,
-        x: Array,
-        t: Array,
-        h: float | None,
-        method: Any,
-        max_memory: int | None,
-        progress: bool,
-    ) -> Array:
-        """Return central differences for one parameter by evaluating the loss without decay."""
-        param = self.params[key]
-        budget = None
-        if method == "batched":
-            # A copy of the parameter comes with all the layers' outputs for it.
-            own, outputs = math.prod(param.shape), 3 * x.shape[0] * sum(self.sizes[1:])
-            budget = memory_budget(param, max_memory)
-            needed = (own + outputs) * namespace_of(x).finfo(x.dtype).bits // 8
-            if budget < needed:
-                raise ArgumentError(
-                    "max_memory", f"is {budget} bytes; one moved copy of {key} takes {needed}"
-                )
-            budget = budget * own // (own + outputs)
-
-        def loss(moved: Array) -> Array:
-            with self.params.replaced({key: moved}):
-                return self.loss_layer.forward(self._forward(x, training=True), t)
-
-        return numerical_gradient(
-            loss, param, h, method=method, max_memory=budget, progress=progress
-        )
 
 
 def _has_weights(layer: Any) -> bool:

@@ -1,0 +1,142 @@
+"""Programs that tests start in several processes: ``python mpi_programs.py NAME RESULT``.
+
+Each returns what the first process writes to the JSON file RESULT.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import dlfs_gpu as d
+from dlfs_gpu.kernels import use_kernels
+from dlfs_gpu.layers import Affine, Sigmoid
+from dlfs_gpu.models import MultiLayerNet
+from dlfs_gpu.network import Network
+
+NETWORKS: dict[str, tuple[list[int], str]] = {
+    "two hidden layers": ([31, 130, 70, 5], "relu"),
+    "three": ([20, 33, 97, 40, 3], "tanh"),
+    "one": ([31, 200, 5], "sigmoid"),
+    "none": ([31, 70], "relu"),
+}
+
+
+class Plain(Sigmoid):
+    """A layer without a `difference` of its own ``forward``."""
+
+    def forward(self, x: Any) -> Any:
+        """Return σ(x), in one more way."""
+        self.x = x
+        return 1 / (1 + np.exp(-x))
+
+
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return the SHA-256 of all bits."""
+    total = hashlib.sha256()
+    for key in sorted(arrays):
+        total.update(f"{key} {arrays[key].dtype} {arrays[key].shape}".encode())
+        total.update(np.ascontiguousarray(arrays[key]).data)
+    return total.hexdigest()
+
+
+def data(inputs: int, classes: int, samples: int = 23) -> tuple[np.ndarray, np.ndarray]:
+    """Return samples, half of whose numbers are zeros, and labels."""
+    rng = np.random.default_rng(0)
+    x = rng.random((samples, inputs))
+    x[x < 0.5] = 0
+    return x, rng.integers(classes, size=samples)
+
+
+def gradients(comm: Any = None) -> dict[str, str]:
+    """Return digests of numerical gradients, of networks and of a function."""
+    found = {}
+    for dtype in ("float32", "float64"):
+        for name, (sizes, activation) in NETWORKS.items():
+            x, t = data(sizes[0], sizes[-1])
+            options: Any = {"dropout_ratio": 0.2, "seed": 1, "dtype": dtype, "backend": "numpy"}
+            for kernels in ("auto", "off"):
+                network = MultiLayerNet(sizes[0], sizes[1:-1], sizes[-1], activation, **options)
+                with use_kernels(kernels):
+                    grads = network.numerical_gradient(x, t, comm=comm)
+                found[f"{name}, {dtype}, kernels {kernels}"] = digest(grads)
+        rng = np.random.default_rng(2)
+        W = [rng.standard_normal(shape).astype(dtype) for shape in ((5, 7), (7, 3))]
+        x, t = data(5, 3)
+        for method in ("difference", "batched", "loop"):
+            layers = [Affine(W[0], np.zeros(7, dtype)), Plain(), Affine(W[1])]
+            network = Network(layers, weight_decay_lambda=0.1)
+            budget = None if method == "difference" else 20_000
+            grads = network.numerical_gradient(x, t, None, method, max_memory=budget, comm=comm)
+            found[f"own layer, {dtype}, {method}"] = digest(grads)
+        gradient, error = d.numerical_gradient(
+            lambda x: np.sum(np.exp(x) * x),
+            rng.standard_normal((3, 7)).astype(dtype),
+            method="difference",
+            return_error=True,
+            comm=comm,
+        )
+        found[f"function, {dtype}"] = digest({"gradient": gradient, "error": error})
+    return found
+
+
+def checks(comm: Any = None) -> dict[str, Any]:
+    """Return what `check_gradients` says of a network, and what it was."""
+    sizes, activation = NETWORKS["two hidden layers"]
+    network = MultiLayerNet(sizes[0], sizes[1:-1], sizes[-1], activation, seed=1, backend="numpy")
+    report = d.check_gradients(network, *data(sizes[0], sizes[-1]), comm=comm)
+    return {"report": str(report), "ok": bool(report.ok)}
+
+
+def differing(comm: Any) -> dict[str, str]:
+    """Return what is said when one process is told something else."""
+    network = MultiLayerNet(4, [3], 2, seed=0, dropout_ratio=0.5, backend="numpy")
+    x, t = data(4, 2)
+    found = {}
+
+    def attempt(what: str, **options: Any) -> None:
+        arguments = {"x": x, "t": t} | options
+        try:
+            network.numerical_gradient(**arguments, comm=comm)
+            found[what] = "nothing"
+        except d.ArgumentError as error:
+            found[what] = str(error)
+
+    attempt("nothing")
+    attempt("x", x=x + comm.rank)
+    attempt("t", t=(t + comm.rank) % 2)
+    attempt("h", h=0.1 * (1 + comm.rank))
+    attempt("method", method=("loop", "batched")[comm.rank])
+    if comm.rank == 1:
+        network.params["b1"][0] = 1
+    attempt("W1")
+    network.params["b1"][0] = 0
+    if comm.rank == 1:
+        network.predict(x)
+        network.gradient(x, t)
+    attempt("dropout")
+    everywhere = comm.allgather(found)
+    assert all(other == found for other in everywhere)
+    return found
+
+
+def main() -> None:
+    """Run a program, and have the first process write what it returns."""
+    from mpi4py import MPI
+
+    name, path = sys.argv[1:3]
+    result = globals()[name](MPI.COMM_WORLD)
+    everywhere = MPI.COMM_WORLD.allgather(result)
+    assert all(other == result for other in everywhere), "processes differ"
+    if MPI.COMM_WORLD.rank == 0:
+        Path(path).write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
