@@ -23,9 +23,7 @@ needs_mpi = pytest.mark.skipif(
 
 _ENVIRONMENT = {
     **os.environ,
-    "PYTHONPATH": os.pathsep.join(
-        [str(Path(dlfs_gpu.__file__).parents[1]), str(Path(__file__).parent)]
-    ),
+    "PYTHONPATH": str(Path(dlfs_gpu.__file__).parents[1]),
     # Open MPI refuses these by default: root, and more processes than cores.
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",

@@ -19,6 +19,7 @@ from dlfs_gpu.kernels import use_kernels
 from dlfs_gpu.layers import Affine, Sigmoid
 from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.network import Network
+from dlfs_gpu.protocols import Layer
 
 NETWORKS: dict[str, tuple[list[int], str]] = {
     "two hidden layers": ([31, 130, 70, 5], "relu"),
@@ -70,10 +71,10 @@ def gradients(comm: Any = None) -> dict[str, str]:
         W = [rng.standard_normal(shape).astype(dtype) for shape in ((5, 7), (7, 3))]
         x, t = data(5, 3)
         for method in ("difference", "batched", "loop"):
-            layers = [Affine(W[0], np.zeros(7, dtype)), Plain(), Affine(W[1])]
-            network = Network(layers, weight_decay_lambda=0.1)
+            layers: list[Layer] = [Affine(W[0], np.zeros(7, dtype)), Plain(), Affine(W[1])]
+            stack = Network(layers, weight_decay_lambda=0.1)
             budget = None if method == "difference" else 20_000
-            grads = network.numerical_gradient(x, t, None, method, max_memory=budget, comm=comm)
+            grads = stack.numerical_gradient(x, t, None, method, max_memory=budget, comm=comm)
             found[f"own layer, {dtype}, {method}"] = digest(grads)
         gradient, error = d.numerical_gradient(
             lambda x: np.sum(np.exp(x) * x),
