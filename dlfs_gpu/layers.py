@@ -316,6 +316,10 @@ class Dropout:
         self.mask = xp.astype(self.mask, x.dtype, copy=False)
         return x * self.mask
 
+    def pass_over(self, samples: int, features: int) -> None:
+        """Draw nothing for so many samples: what comes next is as if their masks had been drawn."""
+        self._rng.bit_generator.advance(samples * features)  # type: ignore[attr-defined]
+
     def backward(self, dout: Array) -> Array:
         """Return ``dout * mask`` while training, else `dout`."""
         return dout * self.mask if self.train_flg else dout

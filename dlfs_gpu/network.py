@@ -224,7 +224,6 @@ class Network:
             if h < smallest:
                 problem = f"is {h}; below {smallest:.1e} changes are lost to underflow in {x.dtype}"
                 raise ArgumentError("h", problem)
-            threads = processes.cores() if threads is None else threads
             gradient = self._loss_and_differences(x, t, h, max_memory, threads, processes)[1]
         for key, values in gradient.items():
             if not is_finite(values):
@@ -264,6 +263,7 @@ class Network:
         kink would be wrong by a share of the change itself, not of the input; and the slopes of
         the loss would lose digits where targets are near the predictions.
         """
+        threads = processes.cores if threads is None else threads
         xp = namespace_of(x)
         x64 = xp.astype(x, xp.float64, copy=False)
         wide = self.params.replaced(self.params.in_float64())

@@ -4,26 +4,34 @@ Work is cut into parts that do not depend on how many processes there are, each 
 of them, and what comes of it is gathered. So the results have the same bits on any number, and are
 the same on all of them, also where their processors round differently.
 
-All processes make the same calls in the same order.
+All processes make the same calls in the same order. One that fails ends the others, which would
+wait for it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib.util
 import math
 import os
+import signal
 import sys
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import numpy as np
+from array_api_compat import is_cupy_array
 
 from dlfs_gpu._validation import ArgumentError, Array, namespace_of
 from dlfs_gpu.backend import cpu_cores, one_blas_thread, run_in_chunks, to_numpy
 
 _Result = TypeVar("_Result")
+
+ENVIRONMENT_VARIABLE = "DLFS_GPU_MPI"
 
 # What sets the threads of BLAS before it is loaded.
 _THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
@@ -58,6 +66,8 @@ class Processes:
                     f"is {comm!r}; it must be an mpi4py communicator, such as MPI.COMM_WORLD",
                 )
             self.rank, self.size = comm.Get_rank(), comm.Get_size()
+            if self.size > 1 and sys.excepthook is not _hook:
+                _install_hook()
 
     def threads(self) -> AbstractContextManager[None]:
         """Return a context in which BLAS has one thread in each process, if there may be several.
@@ -68,16 +78,30 @@ class Processes:
             return contextlib.nullcontext()
         return one_blas_thread
 
+    @functools.cached_property
     def cores(self) -> int:
         """Return how many cores of this machine there are for each of its processes."""
         if self.comm is None:
             return cpu_cores()
+        _, count = self.on_this_machine()
+        return min(cpu_cores(), max(1, (os.cpu_count() or 1) // count))
+
+    def on_this_machine(self) -> tuple[int, int]:
+        """Return this process's number among those of its machine, and how many these are."""
         from mpi4py import MPI
 
         here = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
-        count: int = here.Get_size()
+        found = here.Get_rank(), here.Get_size()
         here.Free()
-        return min(cpu_cores(), max(1, (os.cpu_count() or 1) // count))
+        return found
+
+    def deal_gpus(self) -> None:
+        """Have the processes of a machine use its GPUs in turn, if it has any."""
+        if self.comm is None or importlib.util.find_spec("cupy") is None:
+            return
+        with contextlib.suppress(Exception):  # `get_backend` says why there is none
+            cuda = importlib.import_module("cupy").cuda
+            cuda.Device(self.on_this_machine()[0] % cuda.runtime.getDeviceCount()).use()
 
     def shares(self, total: int, block: int) -> list[slice]:
         """Return which elements of `total` each process takes, in blocks of so many."""
@@ -98,13 +122,47 @@ class Processes:
         if self.size == 1:
             return part
         xp = namespace_of(part)
-        # Through the host: few MPIs take arrays of a GPU.
-        sent = np.ascontiguousarray(to_numpy(part).T)
-        received = np.empty((shares[-1].stop, *sent.shape[1:]), sent.dtype)
+        lib, sent = _buffer(part.T)
+        received = lib.empty((shares[-1].stop, *sent.shape[1:]), sent.dtype)
         row = math.prod(sent.shape[1:])
-        counts = [row * (share.stop - share.start) for share in shares]
-        self.comm.Allgatherv(sent, (received, counts))
+        self.comm.Allgatherv(sent, (received, [row * length(share) for share in shares]))
         return xp.asarray(received.T)
+
+    def exchange(self, rows: Array, counts: Sequence[int], shares: Sequence[slice]) -> Array:
+        """Return the rows of all processes in order, of this process's share of the columns.
+
+        Parameters
+        ----------
+        rows : array, shape (counts[rank], N)
+            This process's.
+        counts : sequence of int
+            How many each process has.
+        shares : sequence of slice
+            Which columns each process wants.
+        """
+        xp = namespace_of(rows)
+        wanted = length(shares[self.rank])
+        lib, sent = _buffer(xp.concat([xp.reshape(rows[:, share], (-1,)) for share in shares]))
+        received = lib.empty((sum(counts), wanted), sent.dtype)
+        own = counts[self.rank]
+        self.comm.Alltoallv(
+            (sent, [own * length(share) for share in shares]),
+            (received, [count * wanted for count in counts]),
+        )
+        return xp.asarray(received)
+
+    def any(self, flag: bool) -> bool:
+        """Say whether a flag is set on any of the processes."""
+        if self.size == 1:
+            return flag
+        found = np.zeros(self.size, dtype=bool)
+        self.comm.Allgather(np.array([flag]), found)
+        return bool(found.any())
+
+    def first(self, value: _Result | None) -> _Result | None:
+        """Return the value of the first process that has one, or None."""
+        values = [value] if self.size == 1 else self.comm.allgather(value)
+        return next((value for value in values if value is not None), None)
 
     def from_root(self, action: Callable[[], _Result]) -> _Result:
         """Return what the first process gets from `action`, or raise what it raises there."""
@@ -165,6 +223,76 @@ def in_shares(
 
 ALONE = Processes()
 """This process alone."""
+
+
+def length(share: slice) -> int:
+    """Return how many elements a slice has."""
+    return int(share.stop - share.start)
+
+
+def world() -> Any:
+    """Return the communicator of all processes that mpiexec has started.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no mpi4py, or no MPI.
+    """
+    try:
+        from mpi4py import MPI
+    except ImportError as error:
+        problem = f'needs mpi4py: pip install "dlfs-gpu[mpi]" ({error})'
+        raise ArgumentError("mpi", problem) from error
+    except RuntimeError as error:
+        problem = f"needs MPI: install that of the machine, or pip install mpich ({error})"
+        raise ArgumentError("mpi", problem) from error
+    return MPI.COMM_WORLD
+
+
+def started() -> int:
+    """Return how many processes mpiexec has started, by what it has put into the environment."""
+    return max(int(os.environ.get(name, "1")) for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"))
+
+
+def end_all(report: Callable[[], object], status: int) -> None:
+    """Report a failure; and if this is one of several processes, end all with an exit status."""
+    mpi: Any = sys.modules.get("mpi4py.MPI")
+    several = mpi and mpi.Is_initialized() and not mpi.Is_finalized() and mpi.COMM_WORLD.size > 1
+    if several and mpi.COMM_WORLD.rank:
+        time.sleep(1)  # What fails everywhere, the first process reports, and ends this one.
+    report()
+    if several:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        mpi.COMM_WORLD.Abort(status)
+
+
+def _hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Show an exception that nobody has caught, and end all processes."""
+    status = 128 + signal.SIGINT if issubclass(kind, KeyboardInterrupt) else 1
+    end_all(lambda: _previous_hook(kind, error, trace), status)
+
+
+_previous_hook = sys.excepthook
+
+
+def _install_hook() -> None:
+    global _previous_hook
+    _previous_hook, sys.excepthook = sys.excepthook, _hook
+
+
+def _buffer(x: Array) -> tuple[Any, Array]:
+    """Return an array, contiguous, where MPI can take it, and the library of such arrays.
+
+    That is the host: few MPIs take arrays of a GPU. Where ``DLFS_GPU_MPI=direct`` says that this
+    one does, it is the GPU, when it has done what it was told.
+    """
+    if is_cupy_array(x) and os.environ.get(ENVIRONMENT_VARIABLE) == "direct":
+        cupy: Any = importlib.import_module("cupy")
+        direct = cupy.ascontiguousarray(x)
+        cupy.cuda.get_current_stream().synchronize()
+        return cupy, direct
+    return np, np.ascontiguousarray(to_numpy(x))
 
 
 def _digest(thing: Any) -> str:

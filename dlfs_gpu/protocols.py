@@ -60,6 +60,13 @@ class Random(Protocol):
     frozen: bool
 
 
+class Passing(Random, Protocol):
+    """One that many processes can train together: each draws for some samples of a minibatch."""
+
+    def pass_over(self, samples: int, features: int) -> None:
+        """Go on as if numbers for so many samples had been drawn."""
+
+
 class Kinked(Protocol):
     """A layer that has no slope at some inputs."""
 

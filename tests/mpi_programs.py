@@ -127,6 +127,72 @@ def differing(comm: Any) -> dict[str, str]:
     return found
 
 
+TRAININGS: dict[str, dict[str, Any]] = {
+    "sgd": {},
+    "odd batch": {"mini_batch_size": 13, "optimizer": "momentum"},
+    "few samples": {"mini_batch_size": 5, "optimizer": "adam"},
+    "large batch": {"mini_batch_size": 2600, "iterations": 2},
+    "layers": {"weight_decay_lambda": 0.1, "optimizer": "adam"},
+    "dropout": {"dropout_ratio": 0.3, "optimizer": "adam"},
+    "early stopping": {"patience": 2, "optimizer_param": {"lr": 1.0}},
+    "difference": {"gradient": "difference", "dropout_ratio": 0.3},
+    "batched": {"gradient": "batched", "iterations": 2},
+}
+"""Options of `Trainer` and of the network."""
+
+
+def train(comm: Any, dtype: str, options: dict[str, Any]) -> tuple[MultiLayerNet, d.Trainer]:
+    """Train a network; all processes but the first start with another, and other minibatches."""
+    rank = 0 if comm is None else comm.rank
+    own = {"weight_decay_lambda", "dropout_ratio"}
+    few = options.get("gradient") == "batched"
+    network = MultiLayerNet(
+        31,
+        [4] if few else [70, 20],
+        3,
+        "tanh",
+        seed=rank,
+        dtype=dtype,
+        backend="numpy",
+        **{key: value for key, value in options.items() if key in own},
+    )
+    x, t = data(31, 3, samples=3000)
+    x_val, t_val = data(31, 3, samples=100)
+    arguments = {"mini_batch_size": 100, "iterations": 31, "seed": rank}
+    arguments |= {key: value for key, value in options.items() if key not in own}
+    trainer = d.Trainer(
+        network,
+        x,
+        t,
+        *data(31, 3, 130),
+        x_val=x_val,
+        t_val=t_val,
+        verbose=False,
+        comm=comm,
+        **arguments,
+    )
+    trainer.train()
+    return network, trainer
+
+
+def trainings(comm: Any = None) -> dict[str, Any]:
+    """Return what trainings come to: digests of networks and losses, and all evaluations."""
+    found = {}
+    for dtype in ("float32", "float64"):
+        for name, options in TRAININGS.items():
+            network, trainer = train(comm, dtype, options)
+            history = trainer.history
+            found[f"{name}, {dtype}"] = [
+                digest({**network.params, "losses": history.losses}),
+                history.train_accuracy,
+                history.test_accuracy,
+                history.val_loss,
+                history.stopped,
+                history.best_iteration,
+            ]
+    return found
+
+
 def main() -> None:
     """Run a program, and have the first process write what it returns."""
     from mpi4py import MPI

@@ -134,15 +134,15 @@ def followed(layers: Sequence[Any], loss: Any) -> list[bool]:
     It must be `Linear`, and all behind it must have a `difference`.
     """
     result = []
-    behind = _has_difference(loss)
+    behind = has_difference(loss)
     for layer in reversed(layers):
-        own = _has_difference(layer)
+        own = has_difference(layer)
         result.append(behind and own and is_linear(layer))
         behind &= own
     return result[::-1]
 
 
-def _has_difference(layer: Any) -> bool:
+def has_difference(layer: Any) -> bool:
     """Say whether a layer, or loss, has a `difference` that belongs to its own ``forward``.
 
     One that is inherited does not where ``forward`` is written anew.

@@ -9,6 +9,7 @@ from dlfs_gpu._validation import Array, check_choice, namespace_of
 from dlfs_gpu.backend import blas_threads
 from dlfs_gpu.network import Network
 from dlfs_gpu.optimizers import SGD
+from dlfs_gpu.processes import ALONE, Processes
 from dlfs_gpu.training.fused import FusedGradient, labels_of, replaceable
 
 GradientKind = Literal["backprop", "difference", "batched", "loop"]
@@ -29,6 +30,8 @@ class Update:
     gradient : {"backprop", "difference", "batched", "loop"}
         Backpropagation, or central differences by the methods of
         `dlfs_gpu.Network.numerical_gradient`.
+    processes : Processes
+        They share numerical gradients; backpropagation, each does for itself.
 
     Raises
     ------
@@ -44,12 +47,14 @@ class Update:
         t: Array,
         mini_batch_size: int,
         gradient: GradientKind = "backprop",
+        processes: Processes = ALONE,
     ) -> None:
         self.network = network
         self.optimizer = optimizer
         self.x = x
         self.t = t
         self.mini_batch_size = mini_batch_size
+        self.processes = processes
         self.gradient = check_choice("gradient", gradient, get_args(GradientKind))
         if self.gradient in ("batched", "loop"):
             network._refuse_random()
@@ -100,20 +105,21 @@ class Update:
         xp = namespace_of(self.x)
         x, t = xp.take(self.x, indices, axis=0), xp.take(self.t, indices, axis=0)
         if self.gradient == "backprop":
-            if _overridden(network, "loss_and_gradient"):
+            if overridden(network, "loss_and_gradient"):
                 return network.loss_and_gradient(x, t)
-            if _overridden(network, "gradient", "loss"):
+            if overridden(network, "gradient", "loss"):
                 return network.loss(x, t), network.gradient(x, t)
             return network._loss_and_gradient(x, t)
-        if _overridden(network, "numerical_gradient", "loss"):
+        if overridden(network, "numerical_gradient", "loss"):
             return network.loss(x, t), network.numerical_gradient(x, t, method=self.gradient)
         if self.gradient == "difference":
-            return network._loss_and_differences(x, t)
-        grads = network.numerical_gradient(x, t, method=self.gradient)
+            return network._loss_and_differences(x, t, processes=self.processes)
+        comm = self.processes.comm
+        grads = network.numerical_gradient(x, t, method=self.gradient, comm=comm)
         return network._loss(x, t, training=True), grads
 
 
-def _overridden(network: Network, *names: str) -> bool:
+def overridden(network: Network, *names: str) -> bool:
     """Say whether a subclass or an object has its own version of one of these methods."""
     return any(
         name in vars(network) or getattr(type(network), name) is not getattr(Network, name)
