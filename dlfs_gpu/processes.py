@@ -249,7 +249,7 @@ def world() -> Any:
     return MPI.COMM_WORLD
 
 
-def started() -> int:
+def started_processes() -> int:
     """Return how many processes mpiexec has started, by what it has put into the environment."""
     return max(int(os.environ.get(name, "1")) for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"))
 

@@ -158,7 +158,7 @@ def train(comm: Any, dtype: str, options: dict[str, Any]) -> tuple[MultiLayerNet
     )
     x, t = data(31, 3, samples=3000)
     x_val, t_val = data(31, 3, samples=100)
-    arguments = {"mini_batch_size": 100, "iterations": 31, "seed": rank}
+    arguments: dict[str, Any] = {"mini_batch_size": 100, "iterations": 31, "seed": rank}
     arguments |= {key: value for key, value in options.items() if key not in own}
     trainer = d.Trainer(
         network,
