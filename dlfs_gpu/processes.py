@@ -27,6 +27,7 @@ import numpy as np
 from array_api_compat import is_cupy_array
 
 from dlfs_gpu._validation import ArgumentError, Array, namespace_of
+from dlfs_gpu._versions import versions
 from dlfs_gpu.backend import cpu_cores, one_blas_thread, run_in_chunks, to_numpy
 
 _Result = TypeVar("_Result")
@@ -180,7 +181,7 @@ class Processes:
         return result  # type: ignore[no-any-return]
 
     def require_same(self, things: Mapping[str, Any]) -> None:
-        """Raise ArgumentError, on all processes, if they have not the same.
+        """Raise ArgumentError, on all processes, if they have not the same, of the same versions.
 
         Parameters
         ----------
@@ -189,7 +190,9 @@ class Processes:
         """
         if self.size == 1:
             return
-        digests = self.comm.allgather({name: _digest(thing) for name, thing in things.items()})
+        own = {f"version of {name}": version for name, version in _versions().items()}
+        own |= {name: _digest(thing) for name, thing in things.items()}
+        digests = self.comm.allgather(own)
         for rank, others in enumerate(digests):
             for name, digest in others.items():
                 if digest != digests[0].get(name):
@@ -244,7 +247,8 @@ def world() -> Any:
         problem = f'needs mpi4py: pip install "dlfs-gpu[mpi]" ({error})'
         raise ArgumentError("mpi", problem) from error
     except RuntimeError as error:
-        problem = f"needs MPI: install that of the machine, or pip install mpich ({error})"
+        cause = str(error).partition("\n")[0]
+        problem = f"needs MPI: install that of the machine, or pip install mpich ({cause})"
         raise ArgumentError("mpi", problem) from error
     return MPI.COMM_WORLD
 
@@ -259,11 +263,12 @@ def end_all(report: Callable[[], object], status: int) -> None:
     mpi: Any = sys.modules.get("mpi4py.MPI")
     several = mpi and mpi.Is_initialized() and not mpi.Is_finalized() and mpi.COMM_WORLD.size > 1
     if several and mpi.COMM_WORLD.rank:
-        time.sleep(1)  # What fails everywhere, the first process reports, and ends this one.
+        time.sleep(2)  # What fails everywhere, the first process reports, and ends this one.
     report()
     if several:
         sys.stdout.flush()
         sys.stderr.flush()
+        time.sleep(0.5)  # mpiexec may lose what was written just before.
         mpi.COMM_WORLD.Abort(status)
 
 
@@ -293,6 +298,9 @@ def _buffer(x: Array) -> tuple[Any, Array]:
         cupy.cuda.get_current_stream().synchronize()
         return cupy, direct
     return np, np.ascontiguousarray(to_numpy(x))
+
+
+_versions = functools.cache(versions)
 
 
 def _digest(thing: Any) -> str:

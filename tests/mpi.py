@@ -21,7 +21,7 @@ needs_mpi = pytest.mark.skipif(
     reason="mpiexec or mpi4py is missing: pip install mpi4py mpich",
 )
 
-_ENVIRONMENT = {
+ENVIRONMENT = {
     **os.environ,
     "PYTHONPATH": str(Path(dlfs_gpu.__file__).parents[1]),
     # Open MPI refuses these by default: root, and more processes than cores.
@@ -36,7 +36,7 @@ def start(count: int, *arguments: object, cwd: Path, **environment: str) -> subp
     return subprocess.Popen(
         [str(MPIEXEC), "-n", str(count), sys.executable, *map(str, arguments)],
         cwd=cwd,
-        env=_ENVIRONMENT | environment,
+        env=ENVIRONMENT | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

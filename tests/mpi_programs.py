@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import Any
 import numpy as np
 
 import dlfs_gpu as d
+from dlfs_gpu import cli, processes
 from dlfs_gpu.kernels import use_kernels
-from dlfs_gpu.layers import Affine, Sigmoid
+from dlfs_gpu.layers import Affine, Identity, Sigmoid
 from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.network import Network
 from dlfs_gpu.protocols import Layer
@@ -122,6 +124,9 @@ def differing(comm: Any) -> dict[str, str]:
         network.predict(x)
         network.gradient(x, t)
     attempt("dropout")
+    if comm.rank == 1:
+        vars(processes)["_versions"] = lambda: {"numpy": "1.0"}
+    attempt("versions")
     everywhere = comm.allgather(found)
     assert all(other == found for other in everywhere)
     return found
@@ -134,7 +139,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "large batch": {"mini_batch_size": 2600, "iterations": 2},
     "layers": {"weight_decay_lambda": 0.1, "optimizer": "adam"},
     "dropout": {"dropout_ratio": 0.3, "optimizer": "adam"},
-    "early stopping": {"patience": 2, "optimizer_param": {"lr": 1.0}},
+    "early stopping": {"mini_batch_size": 900, "patience": 2, "optimizer_param": {"lr": 9.0}},
     "difference": {"gradient": "difference", "dropout_ratio": 0.3},
     "batched": {"gradient": "batched", "iterations": 2},
 }
@@ -156,9 +161,9 @@ def train(comm: Any, dtype: str, options: dict[str, Any]) -> tuple[MultiLayerNet
         backend="numpy",
         **{key: value for key, value in options.items() if key in own},
     )
-    x, t = data(31, 3, samples=3000)
+    x, t = data(31, 3, samples=2700)
     x_val, t_val = data(31, 3, samples=100)
-    arguments: dict[str, Any] = {"mini_batch_size": 100, "iterations": 31, "seed": rank}
+    arguments: dict[str, Any] = {"mini_batch_size": 100, "iterations": 9, "seed": rank}
     arguments |= {key: value for key, value in options.items() if key not in own}
     trainer = d.Trainer(
         network,
@@ -193,11 +198,91 @@ def trainings(comm: Any = None) -> dict[str, Any]:
     return found
 
 
+class Coupling(Identity):
+    """A layer that makes samples depend on each other; the difference is not of this forward."""
+
+    def forward(self, x: Any) -> Any:
+        """Return x less its mean over the minibatch."""
+        return x - x.mean(axis=0)
+
+
+class Own(MultiLayerNet):
+    """A network with a gradient of its own."""
+
+    def gradient(self, x: Any, t: Any) -> Any:
+        """Return half of it."""
+        return {key: grad / 2 for key, grad in super().gradient(x, t).items()}
+
+
+def refused(comm: Any) -> dict[str, Any]:
+    """Return what is said of trainings that processes cannot do together."""
+    found: dict[str, Any] = {}
+
+    def attempt(what: str, network: Network | None = None, **options: Any) -> None:
+        x, t = data(4, 2)
+        arguments: dict[str, Any] = {"x_train": x, "t_train": t, "iterations": 1, "verbose": False}
+        arguments |= {"mini_batch_size": 10, "comm": comm} | options
+        network = network or MultiLayerNet(4, [3], 2, seed=0, dtype="float64", backend="numpy")
+        try:
+            d.Trainer(network, **arguments).train()
+            found[what] = None
+        except d.ArgumentError as error:
+            found[what] = [error.argument, error.problem]
+
+    W = np.random.default_rng(0).standard_normal((4, 2))
+    frozen = MultiLayerNet(4, [3], 2, dropout_ratio=0.5, backend="numpy")
+    frozen.freeze_dropout()
+    x, t = data(4, 2)
+    attempt("nothing")
+    attempt("shards", mini_batch_size=comm.size - 1)
+    attempt("coupling", Network([Coupling(), Affine(W.copy())]))
+    attempt("own gradient", Own(4, [3], 2, backend="numpy"))
+    attempt("frozen", frozen)
+    attempt("difference", Network([Coupling(), Affine(W.copy())]), gradient="difference")
+    attempt("x_train", x_train=x + (comm.rank == comm.size - 1))
+    attempt("t_test", x_test=x, t_test=(t + comm.rank) % 2)
+    attempt("iterations", iterations=1 + comm.rank)
+    attempt("optimizer", optimizer=("sgd", "adam")[comm.rank % 2])
+    sizes = MultiLayerNet(4, [3 + comm.rank], 2, backend="numpy")
+    attempt("network", sizes)
+    free = comm.Dup()
+    free.Free()
+    attempt("freed", comm=free)
+    found["freed"].pop()  # which has an address
+    return found
+
+
+def fails(comm: Any) -> None:
+    """Fail in one process, in which others wait for it."""
+    if comm.rank == comm.size - 1:
+        d.TwoLayerNet(2, 3, 2).numerical_gradient(np.ones((1, 5)), np.array([0]), comm=comm)
+    comm.Barrier()
+
+
+def command(*arguments: str) -> None:
+    """Run the command line; a file ``training-RANK`` tells the process when it trains."""
+    from mpi4py import MPI
+
+    begin = d.Trainer.train
+
+    def train(trainer: d.Trainer) -> d.History:
+        part = Path(f"part-{MPI.COMM_WORLD.rank}")
+        part.write_text(str(os.getpid()))
+        part.rename(f"training-{MPI.COMM_WORLD.rank}")
+        return begin(trainer)
+
+    d.Trainer.train = train  # type: ignore[assignment, method-assign]
+    sys.argv = ["dlfs-gpu", *arguments]
+    cli.main()
+
+
 def main() -> None:
     """Run a program, and have the first process write what it returns."""
     from mpi4py import MPI
 
     name, path = sys.argv[1:3]
+    if name == "command":
+        command(*sys.argv[2:])
     result = globals()[name](MPI.COMM_WORLD)
     everywhere = MPI.COMM_WORLD.allgather(result)
     assert all(other == result for other in everywhere), "processes differ"

@@ -41,9 +41,7 @@ class Command(TyperCommand):
         if mpi is None and count > 1:
             raise ArgumentError(str(self.name), f"runs in one process; mpiexec has started {count}")
         if mpi is False and count > 1:
-            problem = (
-                f"is not given, and mpiexec has started {count} processes that would do the same"
-            )
+            problem = f"must be given: mpiexec has started {count} processes that would do the same"
             raise ArgumentError("mpi", problem)
 
 
