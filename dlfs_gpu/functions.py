@@ -65,7 +65,7 @@ def relu(x: Array) -> Array:
     """Return max(x, 0) (3.2.7)."""
     x = as_float(x)
     xp = namespace_of(x)
-    return xp.where(x < 0, xp.zeros_like(x), x)
+    return xp.maximum(x, xp.zeros_like(x))
 
 
 def relu_grad(x: Array) -> Array:

@@ -145,7 +145,7 @@ def _curve(
         # loss along its slope.
         effects = np.empty((part.stop - start, units, classes + 1))
         top = np.argmax(likeliest[part], axis=1)
-        effects[..., :-1] = last - last.T[top][..., None]
+        np.subtract(last, last.T[top][..., None], out=effects[..., :-1])
         effects[..., -1] = np.matmul(effects[..., :-1], slope[part, :, None])[..., 0]
         with one_blas_thread:
             scores = _curves(weights, [a[part] for a in series], effects, dtype)
