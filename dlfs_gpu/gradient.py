@@ -232,7 +232,8 @@ def numerical_gradient(
     method = check_choice("method", method, get_args(Method))
     x, h, scheme = _checked_arguments(x, h, scheme, method)
     processes = Processes(comm)
-    processes.require_same({"x": x, "h": h, "scheme": scheme, "method": method})
+    same = {"x": x, "h": h, "scheme": scheme, "method": method, "max_memory": max_memory}
+    processes.require_same(same | {"return_error": return_error})
     xp = namespace_of(x)
     if method == "difference":
         gradient = difference_gradient(f, x, h, scheme, max_memory, progress, processes)

@@ -24,7 +24,7 @@ from dlfs_gpu.differences.forward import Unfollowed
 from dlfs_gpu.differences.stack import difference_gradients
 from dlfs_gpu.loss_differences import evaluated_differences
 from dlfs_gpu.losses import SoftmaxWithLoss
-from dlfs_gpu.parameters import Parameters, refuse_shared_memory
+from dlfs_gpu.parameters import Parameters, lasting, refuse_shared_memory
 from dlfs_gpu.processes import ALONE, Processes
 from dlfs_gpu.protocols import Layer, Loss
 
@@ -211,9 +211,12 @@ class Network:
         processes = Processes(comm)
         with self._lock, processes.threads():
             x, t = self._check(x, t)
-            processes.require_same(
-                {"method": method, "h": h, "x": x, "t": t, **self.params, **self._random_state()}
-            )
+            if processes.size > 1:
+                same = {"method": method, "h": h, "max_memory": max_memory, "threads": threads}
+                same |= {"x": x, "t": t, **self.params}
+                for k, attributes in enumerate(lasting(self.layers)):
+                    same |= {f"layers[{k}].{name}": value for name, value in attributes.items()}
+                processes.require_same(same)
             if method != "difference":
                 self._refuse_random()
                 rest = h, method, max_memory, progress, processes
@@ -371,15 +374,6 @@ class Network:
         x = xp.astype(x, self.dtype, copy=False)
         check_finite("x", x)
         return (x, False) if x.ndim == 2 else (x[None, ...], True)
-
-    def _random_state(self) -> dict[str, Any]:
-        """Return what layers that draw at random have drawn, if they keep it, or draw from."""
-        state = {}
-        for position, layer in enumerate(self.layers):
-            if hasattr(layer, "frozen"):
-                state[f"layers[{position}].mask"] = layer.mask if layer.frozen else None
-                state[f"layers[{position}]"] = layer._rng.bit_generator.state
-        return state
 
     def _refuse_random(self) -> None:
         """Raise ArgumentError if a layer draws at random in every pass: losses then differ."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
+import importlib
 import math
 import os
 import signal
@@ -26,9 +26,10 @@ from typing import Any, TypeVar
 import numpy as np
 from array_api_compat import is_cupy_array
 
-from dlfs_gpu._validation import ArgumentError, Array, namespace_of
+from dlfs_gpu._validation import ArgumentError, Array, check_choice, namespace_of
 from dlfs_gpu._versions import versions
 from dlfs_gpu.backend import cpu_cores, one_blas_thread, run_in_chunks, to_numpy
+from dlfs_gpu.kernels import kernels_mode
 
 _Result = TypeVar("_Result")
 
@@ -79,30 +80,34 @@ class Processes:
             return contextlib.nullcontext()
         return one_blas_thread
 
-    @functools.cached_property
+    @property
     def cores(self) -> int:
-        """Return how many cores of this machine there are for each of its processes."""
+        """How many cores of this machine there are for each of its processes."""
         if self.comm is None:
             return cpu_cores()
-        _, count = self.on_this_machine()
-        return min(cpu_cores(), max(1, (os.cpu_count() or 1) // count))
+        return min(cpu_cores(), max(1, (os.cpu_count() or 1) // self._on_this_machine[1]))
 
-    def on_this_machine(self) -> tuple[int, int]:
-        """Return this process's number among those of its machine, and how many these are."""
+    @property
+    def _on_this_machine(self) -> tuple[int, int]:
+        """Number of this process among those of its machine, and how many these are."""
         from mpi4py import MPI
 
-        here = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
-        found = here.Get_rank(), here.Get_size()
-        here.Free()
+        found: tuple[int, int] | None = self.comm.Get_attr(_place())
+        if found is None:  # Asking takes half a millisecond.
+            here = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
+            found = here.Get_rank(), here.Get_size()
+            here.Free()
+            self.comm.Set_attr(_place(), found)
         return found
 
     def deal_gpus(self) -> None:
         """Have the processes of a machine use its GPUs in turn, if it has any."""
-        if self.comm is None or importlib.util.find_spec("cupy") is None:
+        if self.comm is None:
             return
+        number, _ = self._on_this_machine
         with contextlib.suppress(Exception):  # `get_backend` says why there is none
             cuda = importlib.import_module("cupy").cuda
-            cuda.Device(self.on_this_machine()[0] % cuda.runtime.getDeviceCount()).use()
+            cuda.Device(number % cuda.runtime.getDeviceCount()).use()
 
     def shares(self, total: int, block: int) -> list[slice]:
         """Return which elements of `total` each process takes, in blocks of so many."""
@@ -186,11 +191,12 @@ class Processes:
         Parameters
         ----------
         things : mapping of str to Any
-            Arguments by name: arrays, or what `repr` tells apart.
+            Arguments by name: arrays, generators, or what `repr` tells apart.
         """
         if self.size == 1:
             return
         own = {f"version of {name}": version for name, version in _versions().items()}
+        own["kernels"] = kernels_mode()
         own |= {name: _digest(thing) for name, thing in things.items()}
         digests = self.comm.allgather(own)
         for rank, others in enumerate(digests):
@@ -286,13 +292,22 @@ def _install_hook() -> None:
     _previous_hook, sys.excepthook = sys.excepthook, _hook
 
 
+@functools.cache
+def _place() -> Any:
+    """Return the key under which communicators keep where processes are."""
+    from mpi4py import MPI
+
+    return MPI.Comm.Create_keyval()
+
+
 def _buffer(x: Array) -> tuple[Any, Array]:
     """Return an array, contiguous, where MPI can take it, and the library of such arrays.
 
     That is the host: few MPIs take arrays of a GPU. Where ``DLFS_GPU_MPI=direct`` says that this
     one does, it is the GPU, when it has done what it was told.
     """
-    if is_cupy_array(x) and os.environ.get(ENVIRONMENT_VARIABLE) == "direct":
+    way = os.environ.get(ENVIRONMENT_VARIABLE) or "host"
+    if check_choice(ENVIRONMENT_VARIABLE, way, ("host", "direct")) == "direct" and is_cupy_array(x):
         cupy: Any = importlib.import_module("cupy")
         direct = cupy.ascontiguousarray(x)
         cupy.cuda.get_current_stream().synchronize()
@@ -304,7 +319,9 @@ _versions = functools.cache(versions)
 
 
 def _digest(thing: Any) -> str:
-    """Return what tells an array, or anything else by how Python writes it, from others."""
+    """Return what tells a thing from others."""
+    if isinstance(thing, np.random.Generator):
+        return repr(thing.bit_generator.state)
     if not hasattr(thing, "dtype"):
         return repr(thing)
     array = np.ascontiguousarray(to_numpy(thing))

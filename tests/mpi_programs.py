@@ -124,6 +124,8 @@ def differing(comm: Any) -> dict[str, str]:
         network.predict(x)
         network.gradient(x, t)
     attempt("dropout")
+    with use_kernels(("auto", "off")[comm.rank]):
+        attempt("kernels")
     if comm.rank == 1:
         vars(processes)["_versions"] = lambda: {"numpy": "1.0"}
     attempt("versions")
@@ -206,6 +208,12 @@ class Coupling(Identity):
         return x - x.mean(axis=0)
 
 
+class Noise(Identity):
+    """A layer that draws from nobody knows where."""
+
+    frozen = False
+
+
 class Own(MultiLayerNet):
     """A network with a gradient of its own."""
 
@@ -239,6 +247,8 @@ def refused(comm: Any) -> dict[str, Any]:
     attempt("own gradient", Own(4, [3], 2, backend="numpy"))
     attempt("frozen", frozen)
     attempt("difference", Network([Coupling(), Affine(W.copy())]), gradient="difference")
+    attempt("noise", Network([Noise(), Affine(W.copy())]), gradient="difference")
+    attempt("noise by samples", Network([Noise(), Affine(W.copy())]))
     attempt("x_train", x_train=x + (comm.rank == comm.size - 1))
     attempt("t_test", x_test=x, t_test=(t + comm.rank) % 2)
     attempt("iterations", iterations=1 + comm.rank)

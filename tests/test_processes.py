@@ -57,7 +57,8 @@ class TestNumericalGradients:
             "h": "h" + end,
             "method": "method" + end,
             "W1": "b1" + end,
-            "dropout": "layers[2]" + end,
+            "dropout": "layers[2]._rng" + end,
+            "kernels": "kernels" + end,
             "versions": "version of numpy" + end,
         }
 
@@ -86,6 +87,8 @@ class TestTraining:
             "shards": ["comm", "has 2 processes; a minibatch of 1 is cut into 1 shards"],
             "coupling": ["network", "has Coupling, which has no `difference`"],
             "own gradient": ["network", "is a Own with a gradient of its own"],
+            "noise": ["network", "has Noise, which draws at random; for several processes"],
+            "noise by samples": ["network", "has Noise, which draws for whole minibatches"],
             "frozen": ["network", "has Dropout, which draws for whole minibatches"],
         }
         assert found["freed"] == ["comm"]

@@ -20,6 +20,7 @@ from dlfs_gpu.backend import to_numpy
 from dlfs_gpu.data.minibatches import MinibatchSampler
 from dlfs_gpu.differences.stack import has_difference
 from dlfs_gpu.network import Network
+from dlfs_gpu.parameters import lasting
 from dlfs_gpu.processes import Processes, length
 from dlfs_gpu.protocols import is_linear
 from dlfs_gpu.training.fused import FusedGradient, replaceable
@@ -190,21 +191,22 @@ def start_together(
     for part, arrays in data.items():
         things |= dict(zip((f"x_{part}", f"t_{part}"), arrays or (None, None), strict=True))
     processes.require_same(things | dict(settings))
-    random = [layer for layer in network.layers if hasattr(layer, "frozen")]
-    params, state, drawing, drawn = processes.from_root(
+    own = lasting(network.layers)
+    params, state, drawing, kept = processes.from_root(
         lambda: (
             {key: to_numpy(param) for key, param in network.params.items()},
             vars(optimizer),
             vars(sampler),
-            [(layer._rng, layer.mask) for layer in random],
+            own,
         )
     )
     for key, param in network.params.items():
         param[...] = namespace_of(param).asarray(params[key])
     vars(optimizer).update(state)
     vars(sampler).update(drawing)
-    for layer, (generator, mask) in zip(random, drawn, strict=True):
-        layer._rng, layer.mask = generator, mask
+    for layer, attributes in zip(network.layers, kept, strict=True):
+        for name, value in attributes.items():
+            setattr(layer, name, value)
 
 
 def accuracy(network: Network, x: Array, t: Array, processes: Processes) -> float:
