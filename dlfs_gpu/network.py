@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 from dlfs_gpu._validation import (
@@ -21,7 +22,7 @@ from dlfs_gpu._validation import (
 )
 from dlfs_gpu.backend import blas_threads, get_backend, memory_budget, run_in_chunks
 from dlfs_gpu.differences.forward import Unfollowed
-from dlfs_gpu.differences.stack import difference_gradients
+from dlfs_gpu.differences.stack import difference_gradients, forward_together
 from dlfs_gpu.loss_differences import evaluated_differences
 from dlfs_gpu.losses import SoftmaxWithLoss
 from dlfs_gpu.parameters import Parameters, lasting, refuse_shared_memory
@@ -272,7 +273,7 @@ class Network:
         wide = self.params.replaced(self.params.in_float64())
         with blas_threads(self.sizes, x.shape[0]), wide:
             others = Unfollowed(self.layers, self.loss_layer)
-            loss = self._loss(x64, t, training=True)
+            loss = self._loss(x64, t, True, functools.partial(forward_together, processes))
             gradients = difference_gradients(
                 self.layers,
                 self.loss_layer,
@@ -294,17 +295,22 @@ class Network:
             grads |= {key: grads[key] + decay * self.params[key] for key in weights}
         return grads
 
-    def _forward(self, x: Array, training: bool) -> Array:
-        """Return the output of the last layer for a batch (N, I), with dropout on or off."""
+    def _forward(self, x: Array, training: bool, way: Callable[..., Array] | None = None) -> Array:
+        """Return the output of the last layer for a batch (N, I), with dropout on or off.
+
+        Another way than a layer's ``forward`` gets the layer and its input.
+        """
         for layer in self.layers:
             if hasattr(layer, "train_flg"):
                 layer.train_flg = training
-            x = layer.forward(x)
+            x = layer.forward(x) if way is None else way(layer, x)
         return x
 
-    def _loss(self, x: Array, t: Array, training: bool) -> Array:
+    def _loss(
+        self, x: Array, t: Array, training: bool, way: Callable[..., Array] | None = None
+    ) -> Array:
         """Return the loss, (), for arrays that `_check` has seen."""
-        loss = self.loss_layer.forward(self._forward(x, training), t)
+        loss = self.loss_layer.forward(self._forward(x, training, way), t)
         if self.weight_decay_lambda:
             weights = (param for param in self.params.values() if param.ndim > 1)
             squares = sum(namespace_of(W).sum(W * W) for W in weights)

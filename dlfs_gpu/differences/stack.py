@@ -39,6 +39,26 @@ _Task = tuple[list[np.ndarray], slice]
 """Groups of samples, and columns."""
 
 
+def forward_together(processes: Processes, layer: Any, x: Array) -> Array:
+    """Return the output of a layer; if it is `Linear`, each process computes some columns of it."""
+    if not is_linear(layer):
+        return layer.forward(x)
+    params = dict(layer.params)
+    shares = processes.shares(params["W"].shape[1], COLUMNS)
+    own = shares[processes.rank]
+    parts = []
+    try:
+        for block in blocks_of(own) or [own]:
+            layer.params.update({name: param[..., block] for name, param in params.items()})
+            parts.append(layer.forward(x))
+    finally:
+        layer.params.update(params)
+    xp = namespace_of(x)
+    out = processes.gather(parts[0] if len(parts) == 1 else xp.concat(parts, axis=1), shares)
+    # Row by row in memory, as if it had not been gathered: sums may be rounded by that.
+    return xp.reshape(xp.reshape(out, (-1,)), out.shape)
+
+
 def difference_gradients(
     layers: Sequence[Any],
     loss: Any,
