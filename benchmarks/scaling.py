@@ -49,12 +49,10 @@ class Share(Processes):
 
     def gather(self, part: Any, shares: Sequence[slice]) -> Any:
         """Return an array of the right shape, of like numbers."""
-        total, own = shares[-1].stop, part.shape[-1]
-        return (
-            np.take(part, np.arange(total) % own, axis=-1)
-            if own
-            else np.zeros((*part.shape[:-1], total), part.dtype)
-        )
+        if part.shape[-1] == 0:
+            part = np.zeros((*part.shape[:-1], 1), part.dtype)
+        total = shares[-1].stop
+        return np.tile(part, -(-total // part.shape[-1]))[..., :total]
 
     def exchange(self, rows: Any, counts: Sequence[int], shares: Sequence[slice]) -> Any:
         """Return an array of the right shape."""

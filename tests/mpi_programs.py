@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -260,6 +261,23 @@ def refused(comm: Any) -> dict[str, Any]:
     attempt("freed", comm=free)
     found["freed"].pop()  # which has an address
     return found
+
+
+def gpus(comm: Any) -> list[int]:
+    """Return which GPU each process uses, of two that are made up."""
+    used: list[int] = []
+
+    class Device:
+        def __init__(self, number: int) -> None:
+            self.use = lambda: used.append(number)
+
+    runtime = SimpleNamespace(getDeviceCount=lambda: 2)
+    sys.modules["cupy"] = SimpleNamespace(  # type: ignore[assignment]
+        cuda=SimpleNamespace(Device=Device, runtime=runtime)
+    )
+    processes.Processes(comm).deal_gpus()
+    (number,) = used
+    return list(comm.allgather(number))
 
 
 def fails(comm: Any) -> None:

@@ -19,7 +19,8 @@ import mpi_programs
 import numpy as np
 import pytest
 
-from dlfs_gpu import ArgumentError, TwoLayerNet, check_gradients, numerical_gradient
+from dlfs_gpu import ArgumentError, TwoLayerNet, check_gradients, numerical_gradient, processes
+from dlfs_gpu.backend import one_blas_thread
 from dlfs_gpu.cli.train import RESULTS
 from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.optimizers import Adam
@@ -116,6 +117,31 @@ def test_shards_change_rounding_alone(size: int) -> None:
     for network, other in zip(networks[:2], networks[2:], strict=True):
         for key, param in network.params.items():
             np.testing.assert_allclose(other.params[key], param, rtol=1e-9, atol=1e-11)
+
+
+@mpi.needs_mpi
+def test_gpus_are_dealt_out_in_turn(tmp_path: Path) -> None:
+    assert results(3, "gpus", tmp_path) == [0, 1, 0]
+
+
+def test_what_is_no_way_for_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DLFS_GPU_MPI", "gpu")
+    with pytest.raises(ArgumentError, match="DLFS_GPU_MPI is 'gpu'; it must be one of 'host', "):
+        processes._buffer(np.ones(2))
+
+
+@pytest.mark.parametrize("variable", [None, "OMP_NUM_THREADS", "MKL_NUM_THREADS"])
+def test_one_blas_thread_unless_the_environment_says_otherwise(
+    variable: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    if variable is not None:
+        monkeypatch.setenv(variable, "2")
+    several, alone = Processes(), Processes()
+    several.comm = object()
+    assert (several.threads() is one_blas_thread) == (variable is None)
+    assert alone.threads() is not one_blas_thread
 
 
 @mpi.needs_mpi
@@ -243,9 +269,9 @@ class TestShares:
         ("total", "block", "size"), [(512, 64, 4), (130, 64, 2), (5, 64, 3), (0, 1, 2), (7, 1, 7)]
     )
     def test_whole_blocks_in_a_row(self, total: int, block: int, size: int) -> None:
-        processes = Processes()
-        processes.size = size
-        shares = processes.shares(total, block)
+        several = Processes()
+        several.size = size
+        shares = several.shares(total, block)
         assert len(shares) == size
         assert [k for share in shares for k in range(total)[share]] == list(range(total))
         assert all(share.start % block == 0 for share in shares if share.start < share.stop)
