@@ -261,7 +261,8 @@ def world() -> Any:
 
 def started_processes() -> int:
     """Return how many processes mpiexec has started, by what it has put into the environment."""
-    return max(int(os.environ.get(name, "1")) for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"))
+    names = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
+    return max(int(os.environ.get(name, "1")) for name in names)
 
 
 def end_all(report: Callable[[], object], status: int) -> None:
