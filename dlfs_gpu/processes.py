@@ -217,7 +217,7 @@ def in_shares(
         ``run(start, stop)`` sets these elements of `flat`.
     flat : array, shape (N,)
     chunk, title
-        As for `dlfs_gpu.backend.run_in_chunks`.
+        As for `dlfs_gpu.backend.run_in_chunks`; the first process shows its bar.
     processes : Processes
     """
     shares = processes.shares(flat.shape[0], chunk)
@@ -226,7 +226,7 @@ def in_shares(
     def run_own(start: int, stop: int) -> None:
         run(own.start + start, own.start + stop)
 
-    run_in_chunks(run_own, own.stop - own.start, chunk, title)
+    run_in_chunks(run_own, length(own), chunk, title if processes.rank == 0 else "")
     return processes.gather(flat[own], shares)
 
 

@@ -41,7 +41,7 @@ _Task = tuple[list[np.ndarray], slice]
 
 def forward_together(processes: Processes, layer: Any, x: Array) -> Array:
     """Return the output of a layer; if it is `Linear`, each process computes some columns of it."""
-    if not is_linear(layer):
+    if not (is_linear(layer) and has_difference(layer)):
         return layer.forward(x)
     params = dict(layer.params)
     shares = processes.shares(params["W"].shape[1], COLUMNS)

@@ -83,7 +83,10 @@ class Trainer:
     Raises
     ------
     ArgumentError, TypeError
-        If data do not fit the network or are not finite, or an argument is out of range.
+        If data do not fit the network or are not finite, or an argument is out of range; if `comm`
+        is no communicator or has more processes than a minibatch has shards (8, or one for each 256
+        samples), or one sample may depend on others. `train` raises ArgumentError if data or
+        settings are not the same on all processes.
 
     Notes
     -----
