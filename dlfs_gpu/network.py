@@ -13,6 +13,7 @@ from dlfs_gpu._validation import (
     array_namespace,
     as_float,
     check_choice,
+    check_count,
     check_finite,
     check_not_negative,
     check_positive,
@@ -21,6 +22,7 @@ from dlfs_gpu._validation import (
 )
 from dlfs_gpu.backend import blas_threads, get_backend, memory_budget, run_in_chunks
 from dlfs_gpu.differences.forward import Unfollowed
+from dlfs_gpu.differences.launched import loss_and_differences
 from dlfs_gpu.differences.stack import difference_gradients
 from dlfs_gpu.gradient import numerical_gradient
 from dlfs_gpu.losses import SoftmaxWithLoss
@@ -211,15 +213,17 @@ class Network:
                 }
                 return self._with_decay(grads)
             h = 1e-4 if h is None else check_positive("h", h)
+            if threads is not None:
+                check_count("threads", threads)
             smallest = math.sqrt(namespace_of(x).finfo(x.dtype).smallest_normal)
             if h < smallest:
                 problem = f"is {h}; below {smallest:.1e} changes are lost to underflow in {x.dtype}"
                 raise ArgumentError("h", problem)
             gradient = self._loss_and_differences(x, t, h, max_memory, threads)[1]
-        for key, values in gradient.items():
-            if not is_finite(values):
-                problem = f"overflows in {x.dtype}: its loss has no finite difference in {key}"
-                raise ArgumentError("network", problem)
+        if not is_finite(*gradient.values()):
+            key = next(key for key, values in gradient.items() if not is_finite(values))
+            problem = f"overflows in {x.dtype}: its loss has no finite difference in {key}"
+            raise ArgumentError("network", problem)
         return gradient
 
     def freeze_dropout(self) -> None:
@@ -249,6 +253,25 @@ class Network:
     ) -> tuple[Array, dict[str, Array]]:
         """Return loss and ``"difference"`` gradient, for arrays that `_check` has seen.
 
+        CUDA kernels do it for the networks that they take.
+        """
+        result = loss_and_differences(
+            self.layers,
+            self.loss_layer,
+            x,
+            t,
+            h,
+            max_memory,
+            lambda x, t: self._differences_by_arrays(x, t, h, max_memory, threads),
+        )
+        loss, gradients = result or self._differences_by_arrays(x, t, h, max_memory, threads)
+        return self._loss_with_decay(loss), self._with_decay(self.params.collect(gradients))
+
+    def _differences_by_arrays(
+        self, x: Array, t: Array, h: float, max_memory: int | None, threads: int | None
+    ) -> tuple[Array, list[dict[str, Array]]]:
+        """Return the loss without decay, and its differences, by array operations.
+
         The pass before is in float64. Rounded, an input of `Relu` that a change takes across the
         kink would be wrong by a share of the change itself, not of the input; and the slopes of
         the loss would lose digits where targets are near the predictions.
@@ -258,13 +281,12 @@ class Network:
         wide = self.params.replaced(self.params.in_float64())
         with blas_threads(self.sizes, x.shape[0]), wide:
             others = Unfollowed(self.layers, self.loss_layer)
-            loss = self._loss(x64, t, training=True)
+            loss = self.loss_layer.forward(self._forward(x64, training=True), t)
             gradients = difference_gradients(
                 self.layers, self.loss_layer, h, x.dtype, max_memory=max_memory, threads=threads
             )
             others.add_gradients(gradients, x64, t, h, x.dtype, max_memory)
-        loss = xp.astype(loss, x.dtype, copy=False)
-        return loss, self._with_decay(self.params.collect(gradients))
+        return xp.astype(loss, x.dtype, copy=False), gradients
 
     def _with_decay(self, grads: dict[str, Array]) -> dict[str, Array]:
         """Return gradients of the loss, weight decay added: of ½λW² any difference is λW too."""
@@ -284,12 +306,15 @@ class Network:
 
     def _loss(self, x: Array, t: Array, training: bool) -> Array:
         """Return the loss, (), for arrays that `_check` has seen."""
-        loss = self.loss_layer.forward(self._forward(x, training), t)
-        if self.weight_decay_lambda:
-            weights = (param for param in self.params.values() if param.ndim > 1)
-            squares = sum(namespace_of(W).sum(W * W) for W in weights)
-            loss = loss + 0.5 * self.weight_decay_lambda * squares
-        return loss
+        return self._loss_with_decay(self.loss_layer.forward(self._forward(x, training), t))
+
+    def _loss_with_decay(self, loss: Array) -> Array:
+        """Return the loss, weight decay added."""
+        if not self.weight_decay_lambda:
+            return loss
+        weights = (param for param in self.params.values() if param.ndim > 1)
+        squares = sum(namespace_of(W).sum(W * W) for W in weights)
+        return loss + 0.5 * self.weight_decay_lambda * squares
 
     def _evaluate(self, x: Array) -> Array:
         """Return `scores` of a batch that `_check` has seen, a block of samples at a time."""
