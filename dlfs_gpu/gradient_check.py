@@ -17,11 +17,12 @@ from dlfs_gpu._validation import (
 )
 from dlfs_gpu.differences.comparison import GradientReport, compare, largest, largest_of_rows
 from dlfs_gpu.differences.evaluation import Function, checked_result
+from dlfs_gpu.functions import labels_of
 from dlfs_gpu.gradient import numerical_gradient
 from dlfs_gpu.network import GradientMethod, Network
 from dlfs_gpu.processes import Processes
 from dlfs_gpu.protocols import is_linear
-from dlfs_gpu.training.fused import FusedGradient, labels_of, replaceable
+from dlfs_gpu.training.fused import FusedGradient, replaceable
 
 # The layers' differences lose no digits to a small step. One that changes outputs by no more than
 # this leaves no truncation error to speak of, and hardly a chance that a kink lies within it.

@@ -94,6 +94,7 @@ class Affine:
     def db(self, db: Array) -> None:
         self.grads["b"] = db
 
+    @has_loop("affine")
     def forward(self, x: Array) -> Array:
         """Return x @ W + b, of shape (N, J)."""
         self.x = x
@@ -141,6 +142,7 @@ class Sigmoid:
     def __init__(self) -> None:
         self.x: Array = None
 
+    @has_loop("sigmoid")
     def forward(self, x: Array) -> Array:
         """Return σ(x)."""
         self.x = x
@@ -172,6 +174,7 @@ class Tanh:
     def __init__(self) -> None:
         self.x: Array = None
 
+    @has_loop("tanh")
     def forward(self, x: Array) -> Array:
         """Return tanh x."""
         self.x = x
@@ -202,6 +205,7 @@ class Relu:
     def __init__(self) -> None:
         self.x: Array = None
 
+    @has_loop("relu")
     def forward(self, x: Array) -> Array:
         """Return max(x, 0); `x` itself is left as it is."""
         self.x = x

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import threading
 from collections.abc import Callable, Sequence
@@ -14,16 +13,16 @@ from dlfs_gpu._validation import (
     array_namespace,
     as_float,
     check_choice,
+    check_count,
     check_finite,
     check_not_negative,
     check_positive,
     is_finite,
     namespace_of,
 )
-from dlfs_gpu.backend import blas_threads, get_backend, memory_budget, run_in_chunks
-from dlfs_gpu.differences.forward import Unfollowed
-from dlfs_gpu.differences.stack import difference_gradients, forward_together
-from dlfs_gpu.loss_differences import evaluated_differences
+from dlfs_gpu.backend import get_backend, memory_budget, run_in_chunks
+from dlfs_gpu.differences.launched import loss_and_differences
+from dlfs_gpu.loss_differences import differences_by_arrays, evaluated_differences
 from dlfs_gpu.losses import SoftmaxWithLoss
 from dlfs_gpu.parameters import Parameters, lasting, refuse_shared_memory
 from dlfs_gpu.processes import ALONE, Processes
@@ -224,15 +223,17 @@ class Network:
                 grads = {key: evaluated_differences(self, key, x, t, *rest) for key in self.params}
                 return self._with_decay(grads)
             h = 1e-4 if h is None else check_positive("h", h)
+            if threads is not None:
+                check_count("threads", threads)
             smallest = math.sqrt(namespace_of(x).finfo(x.dtype).smallest_normal)
             if h < smallest:
                 problem = f"is {h}; below {smallest:.1e} changes are lost to underflow in {x.dtype}"
                 raise ArgumentError("h", problem)
             gradient = self._loss_and_differences(x, t, h, max_memory, threads, processes)[1]
-        for key, values in gradient.items():
-            if not is_finite(values):
-                problem = f"overflows in {x.dtype}: its loss has no finite difference in {key}"
-                raise ArgumentError("network", problem)
+        if not is_finite(*gradient.values()):
+            key = next(key for key, values in gradient.items() if not is_finite(values))
+            problem = f"overflows in {x.dtype}: its loss has no finite difference in {key}"
+            raise ArgumentError("network", problem)
         return gradient
 
     def freeze_dropout(self) -> None:
@@ -263,29 +264,18 @@ class Network:
     ) -> tuple[Array, dict[str, Array]]:
         """Return loss and ``"difference"`` gradient, for arrays that `_check` has seen.
 
-        The pass before is in float64. Rounded, an input of `Relu` that a change takes across the
-        kink would be wrong by a share of the change itself, not of the input; and the slopes of
-        the loss would lose digits where targets are near the predictions.
+        CUDA kernels do it for the networks that they take, in a process alone.
         """
-        threads = processes.cores if threads is None else threads
-        xp = namespace_of(x)
-        x64 = xp.astype(x, xp.float64, copy=False)
-        wide = self.params.replaced(self.params.in_float64())
-        with blas_threads(self.sizes, x.shape[0]), wide:
-            others = Unfollowed(self.layers, self.loss_layer)
-            loss = self._loss(x64, t, True, functools.partial(forward_together, processes))
-            gradients = difference_gradients(
-                self.layers,
-                self.loss_layer,
-                h,
-                x.dtype,
-                max_memory=max_memory,
-                threads=threads,
-                processes=processes,
-            )
-            others.add_gradients(gradients, x64, t, h, x.dtype, max_memory, processes)
-        loss = xp.astype(loss, x.dtype, copy=False)
-        return loss, self._with_decay(self.params.collect(gradients))
+
+        def by_arrays(x: Array, t: Array) -> tuple[Array, list[dict[str, Array]]]:
+            return differences_by_arrays(self, x, t, h, max_memory, threads, processes)
+
+        result = None
+        if processes.comm is None:
+            layers, loss_layer = self.layers, self.loss_layer
+            result = loss_and_differences(layers, loss_layer, x, t, h, max_memory, by_arrays)
+        loss, gradients = result or by_arrays(x, t)
+        return self._loss_with_decay(loss), self._with_decay(self.params.collect(gradients))
 
     def _with_decay(self, grads: dict[str, Array]) -> dict[str, Array]:
         """Return gradients of the loss, weight decay added: of ½λW² any difference is λW too."""
@@ -306,16 +296,17 @@ class Network:
             x = layer.forward(x) if way is None else way(layer, x)
         return x
 
-    def _loss(
-        self, x: Array, t: Array, training: bool, way: Callable[..., Array] | None = None
-    ) -> Array:
+    def _loss(self, x: Array, t: Array, training: bool) -> Array:
         """Return the loss, (), for arrays that `_check` has seen."""
-        loss = self.loss_layer.forward(self._forward(x, training, way), t)
-        if self.weight_decay_lambda:
-            weights = (param for param in self.params.values() if param.ndim > 1)
-            squares = sum(namespace_of(W).sum(W * W) for W in weights)
-            loss = loss + 0.5 * self.weight_decay_lambda * squares
-        return loss
+        return self._loss_with_decay(self.loss_layer.forward(self._forward(x, training), t))
+
+    def _loss_with_decay(self, loss: Array) -> Array:
+        """Return the loss, weight decay added."""
+        if not self.weight_decay_lambda:
+            return loss
+        weights = (param for param in self.params.values() if param.ndim > 1)
+        squares = sum(namespace_of(W).sum(W * W) for W in weights)
+        return loss + 0.5 * self.weight_decay_lambda * squares
 
     def _evaluate(self, x: Array) -> Array:
         """Return `scores` of a batch that `_check` has seen, a block of samples at a time."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
-from dlfs_gpu._validation import ArgumentError, Array, check_count, namespace_of
+from dlfs_gpu._validation import ArgumentError, Array, namespace_of
 from dlfs_gpu.backend import cpu_cores, memory_budget, one_blas_thread, run_in_chunks
 from dlfs_gpu.differences.compiled import sums_by_loops
 from dlfs_gpu.differences.tail import COLUMNS, Tail, blocks_of
@@ -99,10 +99,8 @@ def difference_gradients(
     Raises
     ------
     ArgumentError
-        If `max_memory` is too small for one block, or `threads` is not positive.
+        If `max_memory` is too small for one block.
     """
-    if threads is not None:
-        check_count("threads", threads)
     positions = [k for k, is_followed in enumerate(followed(layers, loss)) if is_followed]
     # All behind the first of them have what `difference` needs.
     saved = {k: layers[k].saved() for k in range(min(positions, default=len(layers)), len(layers))}

@@ -88,6 +88,10 @@ class SharedUpdate(Update):
             self.optimizer.update(network.params, grads)
         return xp.asarray(total[-1, ...], copy=True)  # which does not keep the others
 
+    def _launched(self, indices: Array) -> Array | None:
+        """Return None: the kernel does whole minibatches."""
+        return None
+
     def _total(self, indices: Array) -> Array:
         """Return the gradient of a minibatch, all parameters in a row, and its loss."""
         processes, bounds = self.processes, self._bounds

@@ -212,7 +212,7 @@ class Trainer:
                     done += self._run(min(self.iter_per_epoch, self.max_iter - done), bar)
                     if self._stopping:
                         history.stopped = "interrupted"
-                    elif not all(map(is_finite, (history._losses[-1][-1], *params.values()))):
+                    elif not is_finite(history._losses[-1][-1:], *params.values()):
                         history.stopped = "diverged"
         except BaseException:
             history.stopped = "interrupted"
@@ -226,13 +226,13 @@ class Trainer:
 
     def _run(self, count: int, bar: Any) -> int:
         """Do `count` updates, or fewer if told to stop, and return how many."""
-        losses: list[Array] = []
+        parts: list[Array] = []
         start = looked = time.perf_counter()
         try:
             with self._update.threads():
-                for indices in self._minibatches(count):
-                    losses.append(self._update(indices))
-                    bar.update()
+                for losses in self._updates(count):
+                    parts.append(losses)
+                    bar.update(losses.shape[0])
                     if self.verbose and time.perf_counter() - looked > _REFRESH:
                         bar.set_postfix(self._shown(losses[-1]), refresh=False)
                         looked = time.perf_counter()
@@ -240,21 +240,18 @@ class Trainer:
                     if self._stopping:
                         break
         finally:
-            if losses:
-                xp = namespace_of(self._train[0])
-                self.history._losses.append(xp.stack([xp.asarray(loss) for loss in losses]))
+            if parts:
+                self.history._losses.append(namespace_of(parts[0]).concat(parts))
             self.network.backend.synchronize()
             self.history.seconds += time.perf_counter() - start
-        return len(losses)
+        return sum(losses.shape[0] for losses in parts)
 
-    def _minibatches(self, count: int) -> Iterator[Array]:
-        """Yield the indices of the next minibatches, on the device."""
+    def _updates(self, count: int) -> Iterator[Array]:
+        """Do the next updates, and yield their losses as they come, (K,)."""
         x, _ = self._train
         for first in range(0, count, _BLOCK):
             drawn = self._sampler.draw(min(_BLOCK, count - first))
-            indices = namespace_of(x).asarray(drawn, device=device(x))
-            for k in range(drawn.shape[0]):
-                yield indices[k, ...]
+            yield from self._update.run(namespace_of(x).asarray(drawn, device=device(x)))
 
     def _evaluate(self, done: int, bar: Any) -> None:
         history, network, first = self.history, self.network, self._evaluated

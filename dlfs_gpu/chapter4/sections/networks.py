@@ -213,7 +213,7 @@ def _gradients(backend: d.Backend) -> Iterator[Check | Plot]:
     )
     yield Check(
         "error in float32, h = 1e-4, of differences of losses",
-        Between(low=0.05),
+        Between(low=0.02),
         lambda: error("batched", 1e-4, "float32"),
         note="against backpropagation in float64",
     )
