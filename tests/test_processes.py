@@ -23,7 +23,7 @@ from dlfs_gpu import ArgumentError, TwoLayerNet, check_gradients, numerical_grad
 from dlfs_gpu.backend import one_blas_thread
 from dlfs_gpu.cli.train import RESULTS
 from dlfs_gpu.models import MultiLayerNet
-from dlfs_gpu.optimizers import Adam
+from dlfs_gpu.optimizers import SGD, Adam
 from dlfs_gpu.processes import Processes, world
 from dlfs_gpu.training.sharing import SharedUpdate
 from dlfs_gpu.training.update import Update
@@ -117,6 +117,25 @@ def test_shards_change_rounding_alone(size: int) -> None:
     for network, other in zip(networks[:2], networks[2:], strict=True):
         for key, param in network.params.items():
             np.testing.assert_allclose(other.params[key], param, rtol=1e-9, atol=1e-11)
+
+
+def test_kernels_of_a_process_alone_are_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def taken(*arguments: Any) -> Any:
+        raise AssertionError
+
+    x, t = mpi_programs.data(4, 2)
+    network = TwoLayerNet(4, 3, 2, seed=0, dtype="float64", backend="numpy")
+    expected = network.numerical_gradient(x, t)
+    monkeypatch.setattr("dlfs_gpu.network.loss_and_differences", taken)
+    monkeypatch.setattr("dlfs_gpu.training.update.is_cupy_array", lambda x: True)
+    monkeypatch.setattr("dlfs_gpu.training.update.updates_by_kernel", taken)
+    one = Processes()
+    one.comm = object()
+    _, grads = network._loss_and_differences(x, t, threads=1, processes=one)
+    for key, grad in expected.items():
+        np.testing.assert_array_equal(grads[key], grad)
+    update = SharedUpdate(network, SGD(), x, t, 10, "backprop", one)
+    assert len(list(update.run(np.arange(20).reshape(2, 10)))) == 2
 
 
 @mpi.needs_mpi
