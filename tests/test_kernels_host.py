@@ -414,7 +414,7 @@ def test_says_once_that_it_compiles(
         def cancel(self) -> None:
             pass
 
-    monkeypatch.setattr(host.threading, "Timer", Timer)
+    monkeypatch.setattr("threading.Timer", Timer)
     host._announce.cache_clear()
     network, x, t, _ = problem
     network.numerical_gradient(x, t)  # by two loops
