@@ -247,10 +247,10 @@ def check_unit_targets(t: Array) -> None:
         raise ArgumentError("t", f"holds {float(t[index])}; these targets must lie between 0 and 1")
 
 
-def is_finite(x: Array) -> bool:
-    """Say whether no element is NaN or infinite; waits for a GPU."""
-    xp = namespace_of(x)
-    return bool(xp.all(xp.isfinite(x)))
+def is_finite(*arrays: Array) -> bool:
+    """Say whether no element of any array is NaN or infinite; waits for a GPU, once."""
+    xp = namespace_of(arrays[0])
+    return bool(xp.all(xp.stack([xp.all(xp.isfinite(x)) for x in arrays])))
 
 
 def check_finite(name: str, x: Array) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from array_api_compat import device
+from array_api_compat import device, is_cupy_array, is_numpy_array
 
 from dlfs_gpu._validation import (
     Array,
@@ -65,7 +65,7 @@ def relu(x: Array) -> Array:
     """Return max(x, 0) (3.2.7)."""
     x = as_float(x)
     xp = namespace_of(x)
-    return xp.where(x < 0, xp.zeros_like(x), x)
+    return xp.maximum(x, xp.zeros_like(x))
 
 
 def relu_grad(x: Array) -> Array:
@@ -256,6 +256,18 @@ def label_rows(labels: Array, num_classes: int, dtype: Any) -> Array:
     xp = namespace_of(labels)
     classes = xp.arange(num_classes, dtype=labels.dtype, device=device(labels))
     return xp.astype(labels[..., None] == classes, dtype)
+
+
+def labels_of(t: Array) -> Array | None:
+    """Return labels (N,) for labels or one-hot targets in NumPy or CuPy, and None for others."""
+    if not (is_numpy_array(t) or is_cupy_array(t)):
+        return None
+    if t.ndim == 1:
+        return t
+    xp = namespace_of(t)
+    ones = xp.count_nonzero(t == 1, axis=-1) == 1
+    zeros = xp.count_nonzero(t == 0, axis=-1) == t.shape[-1] - 1
+    return xp.argmax(t, axis=-1) if bool(xp.all(ones & zeros)) else None
 
 
 def function_1(x: Array) -> Array:

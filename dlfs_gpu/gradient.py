@@ -30,6 +30,7 @@ from dlfs_gpu.differences.perturbation import (
     difference_derivative,
     difference_gradient,
 )
+from dlfs_gpu.processes import Processes
 
 GradientMethod = Literal["loop", "batched", "difference"]
 Scheme = Literal["central", "forward"]
@@ -131,6 +132,7 @@ def numerical_gradient(
     return_error: bool = False,
     max_memory: int | None = None,
     progress: bool = False,
+    comm: Any = None,
 ) -> Any:
     """Differentiate a function of an array with respect to each element (4.4).
 
@@ -163,6 +165,9 @@ def numerical_gradient(
         runs out.
     progress : bool
         Show a progress bar.
+    comm : mpi4py.MPI.Intracomm, optional
+        Processes that share the work: each moves some elements, and all return the gradient that
+        one alone would. All must call with the same arguments.
 
     Returns
     -------
@@ -226,12 +231,15 @@ def numerical_gradient(
     """
     method = check_choice("method", method, get_args(GradientMethod))
     x, h, scheme = _checked_arguments(x, h, scheme, method)
+    processes = Processes(comm)
+    same = {"x": x, "h": h, "scheme": scheme, "method": method, "max_memory": max_memory}
+    processes.require_same(same | {"return_error": return_error})
     xp = namespace_of(x)
     if method == "difference":
-        gradient = difference_gradient(f, x, h, scheme, max_memory, progress)
+        gradient = difference_gradient(f, x, h, scheme, max_memory, progress, processes)
         if not return_error:
             return gradient
-        half = difference_gradient(f, x, h / 2, scheme, max_memory, progress)
+        half = difference_gradient(f, x, h / 2, scheme, max_memory, progress, processes)
         terms = 16 * float(xp.finfo(x.dtype).eps) * xp.max(xp.abs(gradient))
         return gradient, _TRUNCATION[scheme] * xp.abs(gradient - half) + terms
     if method == "loop" and not getattr(getattr(x, "flags", None), "writeable", True):
@@ -243,9 +251,9 @@ def numerical_gradient(
     def evaluate(upper: Array, lower: Array, step: Array | float) -> Array:
         if method == "loop":
             other = None if scheme == "forward" else lower
-            difference = loop_differences(f, x, upper, other, progress)
+            difference = loop_differences(f, x, upper, other, progress, processes)
         else:
-            difference = batched_differences(f, x, upper, lower, max_memory, progress)
+            difference = batched_differences(f, x, upper, lower, max_memory, progress, processes)
         if not is_finite(difference):
             element = _element(~xp.isfinite(difference))
             raise ArgumentError("f", f"gave NaN or infinity when {element} was moved by the step")

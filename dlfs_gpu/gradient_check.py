@@ -17,10 +17,12 @@ from dlfs_gpu._validation import (
 )
 from dlfs_gpu.differences.comparison import GradientReport, compare, largest, largest_of_rows
 from dlfs_gpu.differences.evaluation import Function, checked_result
+from dlfs_gpu.functions import labels_of
 from dlfs_gpu.gradient import default_step, numerical_gradient
 from dlfs_gpu.network import GradientMethod, Network
+from dlfs_gpu.processes import Processes
 from dlfs_gpu.protocols import is_linear
-from dlfs_gpu.training.fused import FusedGradient, labels_of, replaceable
+from dlfs_gpu.training.fused import FusedGradient, replaceable
 
 # Step and tolerance for each type. "difference" loses no digits to a small step; 1e-10 leaves no
 # truncation error to speak of, and hardly a chance that a kink lies within it. Where f is
@@ -44,6 +46,7 @@ def check_gradients(
     h: float | None = None,
     tolerance: float | None = None,
     fused: bool = False,
+    comm: Any = None,
 ) -> GradientReport:
     """Compare the gradient by backpropagation with numerical differences, for every element.
 
@@ -67,6 +70,8 @@ def check_gradients(
         others. A large h needs a larger one, for the truncation error.
     fused : bool
         Check the gradient that `Trainer` computes in buffers of its own instead of the layers'.
+    comm : mpi4py.MPI.Intracomm, optional
+        Processes that share the numerical gradients, as in `Network.numerical_gradient`.
 
     Returns
     -------
@@ -104,7 +109,8 @@ def check_gradients(
     step, usual = _DEFAULTS["loop" if evaluated else "difference", 64]
     tolerance = usual if tolerance is None else check_positive("tolerance", tolerance)
     network._refuse_random()
-    with network._lock, network.params.replaced(network.params.in_float64()):
+    threads = Processes(comm).threads()
+    with network._lock, threads, network.params.replaced(network.params.in_float64()):
         x, t = network._check(x, t)
         if h is None:
             h = step if evaluated else step / _largest_input(network, x)
@@ -114,7 +120,7 @@ def check_gradients(
             loss, gradient = (
                 _fused_gradient(network, x, t) if fused else network._loss_and_gradient(x, t)
             )
-            numerical = network.numerical_gradient(x, t, h, method)
+            numerical = network.numerical_gradient(x, t, h, method, comm=comm)
     # What the method itself may get wrong: by the loss's rounding, or else by truncation.
     noise = min(h * h, _LARGEST_TRUNCATION)
     if evaluated:

@@ -81,6 +81,7 @@ class Affine:
     dW = _entry("grads", "W")  # noqa: N815 - the book's name
     db = _entry("grads", "b")
 
+    @has_loop("affine")
     def forward(self, x: Array) -> Array:
         """Return x @ W + b, of shape (N, J)."""
         self.x = x
@@ -126,6 +127,7 @@ class Sigmoid:
     lipschitz = 0.25
     x: Array = None
 
+    @has_loop("sigmoid")
     def forward(self, x: Array) -> Array:
         """Return σ(x)."""
         self.x = x
@@ -155,6 +157,7 @@ class Tanh:
     lipschitz = 1.0
     x: Array = None
 
+    @has_loop("tanh")
     def forward(self, x: Array) -> Array:
         """Return tanh x."""
         self.x = x
@@ -183,6 +186,7 @@ class Relu:
     lipschitz = 1.0
     x: Array = None
 
+    @has_loop("relu")
     def forward(self, x: Array) -> Array:
         """Return max(x, 0); `x` itself is left as it is."""
         self.x = x
@@ -278,6 +282,11 @@ class Dropout:
         """1/(1 − ratio) while training, else 1."""
         return 1 / (1 - self.dropout_ratio) if self.train_flg else 1.0
 
+    @property
+    def lasting(self) -> tuple[str, ...]:
+        """The attributes on which later passes depend."""
+        return ("dropout_ratio", "frozen", "_rng", *(["mask"] if self.frozen else []))
+
     def forward(self, x: Array) -> Array:
         """Return ``x * mask`` while training, else `x`."""
         if not self.train_flg:
@@ -296,6 +305,10 @@ class Dropout:
         # A frozen mask may have met another type last.
         self.mask = xp.astype(self.mask, x.dtype, copy=False)
         return x * self.mask
+
+    def pass_over(self, samples: int, features: int) -> None:
+        """Draw nothing for so many samples: what comes next is as if their masks had been drawn."""
+        self._rng.bit_generator.advance(samples * features)  # type: ignore[attr-defined]
 
     def backward(self, dout: Array) -> Array:
         """Return ``dout * mask`` while training, else `dout`."""

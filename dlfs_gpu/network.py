@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 from dlfs_gpu._validation import (
@@ -13,20 +13,20 @@ from dlfs_gpu._validation import (
     array_namespace,
     as_float,
     check_choice,
+    check_count,
     check_finite,
-    check_memory,
     check_not_negative,
     check_positive,
     is_finite,
     namespace_of,
 )
-from dlfs_gpu.backend import blas_threads, get_backend, memory_budget, run_in_chunks
-from dlfs_gpu.differences.forward import Unfollowed
-from dlfs_gpu.differences.stack import difference_gradients
+from dlfs_gpu.backend import get_backend, memory_budget, run_in_chunks
+from dlfs_gpu.differences.launched import loss_and_differences
 from dlfs_gpu.gradient import GradientMethod as GradientMethod
-from dlfs_gpu.gradient import numerical_gradient
+from dlfs_gpu.loss_differences import differences_by_arrays, evaluated_differences
 from dlfs_gpu.losses import SoftmaxWithLoss
-from dlfs_gpu.parameters import Parameters, refuse_shared_memory
+from dlfs_gpu.parameters import Parameters, lasting, refuse_shared_memory
+from dlfs_gpu.processes import ALONE, Processes
 from dlfs_gpu.protocols import Layer, Loss
 
 _EVALUATION_BATCH = 10_000  # samples at once when scores are computed, at most
@@ -159,6 +159,7 @@ class Network:
         max_memory: int | None = None,
         threads: int | None = None,
         progress: bool = False,
+        comm: Any = None,
     ) -> dict[str, Array]:
         """Return the gradient of the loss by central differences of all parameters (4.5.2).
 
@@ -182,6 +183,10 @@ class Network:
             Threads that ``"difference"`` uses on the CPU; they do not change the result.
         progress : bool
             Show a progress bar for ``"batched"`` and ``"loop"``.
+        comm : mpi4py.MPI.Intracomm, optional
+            Processes that share the work: each takes some parameters, and all return the gradient
+            that one alone would, to the last bit. All must call with the same network and
+            arguments. BLAS has one thread in each unless an environment variable says otherwise.
 
         Returns
         -------
@@ -192,31 +197,39 @@ class Network:
         ------
         ArgumentError
             Further: if h is not positive and finite, or lost in rounding; if `max_memory` is too
-            small; if dropout is on and not frozen, for ``"batched"`` and ``"loop"``.
+            small; if dropout is on and not frozen, for ``"batched"`` and ``"loop"``; if `comm` is
+            no communicator, or something is not the same on all its processes.
         TypeError
             Further: if the method is ``"difference"``, and the ``forward`` of a layer that has no
             `difference` does something that has no rule.
         """
         method = check_choice("method", method, get_args(GradientMethod))
-        with self._lock:
+        processes = Processes(comm)
+        with self._lock, processes.threads():
             x, t = self._check(x, t)
+            if processes.size > 1:
+                same = {"method": method, "h": h, "max_memory": max_memory, "threads": threads}
+                same |= {"x": x, "t": t, **self.params}
+                for k, attributes in enumerate(lasting(self.layers)):
+                    same |= {f"layers[{k}].{name}": value for name, value in attributes.items()}
+                processes.require_same(same)
             if method != "difference":
                 self._refuse_random()
-                grads = {
-                    key: self._evaluated_differences(key, x, t, h, method, max_memory, progress)
-                    for key in self.params
-                }
+                rest = h, method, max_memory, progress, processes
+                grads = {key: evaluated_differences(self, key, x, t, *rest) for key in self.params}
                 return self._with_decay(grads)
             h = 1e-4 if h is None else check_positive("h", h)
+            if threads is not None:
+                check_count("threads", threads)
             smallest = math.sqrt(namespace_of(x).finfo(x.dtype).smallest_normal)
             if h < smallest:
                 problem = f"is {h}; below {smallest:.1e} changes are lost to underflow in {x.dtype}"
                 raise ArgumentError("h", problem)
-            gradient = self._loss_and_differences(x, t, h, max_memory, threads)[1]
-        for key, values in gradient.items():
-            if not is_finite(values):
-                problem = f"overflows in {x.dtype}: its loss has no finite difference in {key}"
-                raise ArgumentError("network", problem)
+            gradient = self._loss_and_differences(x, t, h, max_memory, threads, processes)[1]
+        if not is_finite(*gradient.values()):
+            key = next(key for key, values in gradient.items() if not is_finite(values))
+            problem = f"overflows in {x.dtype}: its loss has no finite difference in {key}"
+            raise ArgumentError("network", problem)
         return gradient
 
     def freeze_dropout(self) -> None:
@@ -243,25 +256,22 @@ class Network:
         h: float = 1e-4,
         max_memory: int | None = None,
         threads: int | None = None,
+        processes: Processes = ALONE,
     ) -> tuple[Array, dict[str, Array]]:
         """Return loss and ``"difference"`` gradient, for arrays that `_check` has seen.
 
-        The pass before is in float64. Rounded, an input of `Relu` that a change takes across the
-        kink would be wrong by a share of the change itself, not of the input; and the slopes of
-        the loss would lose digits where targets are near the predictions.
+        CUDA kernels do it for the networks that they take, in a process alone.
         """
-        xp = namespace_of(x)
-        x64 = xp.astype(x, xp.float64, copy=False)
-        wide = self.params.replaced(self.params.in_float64())
-        with blas_threads(self.sizes, x.shape[0]), wide:
-            others = Unfollowed(self.layers, self.loss_layer)
-            loss = self._loss(x64, t, training=True)
-            gradients = difference_gradients(
-                self.layers, self.loss_layer, h, x.dtype, max_memory=max_memory, threads=threads
-            )
-            others.add_gradients(gradients, x64, t, h, x.dtype, max_memory)
-        loss = xp.astype(loss, x.dtype, copy=False)
-        return loss, self._with_decay(self.params.collect(gradients))
+
+        def by_arrays(x: Array, t: Array) -> tuple[Array, list[dict[str, Array]]]:
+            return differences_by_arrays(self, x, t, h, max_memory, threads, processes)
+
+        result = None
+        if processes.comm is None:
+            layers, loss_layer = self.layers, self.loss_layer
+            result = loss_and_differences(layers, loss_layer, x, t, h, max_memory, by_arrays)
+        loss, gradients = result or by_arrays(x, t)
+        return self._loss_with_decay(loss), self._with_decay(self.params.collect(gradients))
 
     def _with_decay(self, grads: dict[str, Array]) -> dict[str, Array]:
         """Return gradients of the loss, weight decay added: of ½λW² any difference is λW too."""
@@ -271,22 +281,28 @@ class Network:
             grads |= {key: grads[key] + decay * self.params[key] for key in weights}
         return grads
 
-    def _forward(self, x: Array, training: bool) -> Array:
-        """Return the output of the last layer for a batch (N, I), with dropout on or off."""
+    def _forward(self, x: Array, training: bool, way: Callable[..., Array] | None = None) -> Array:
+        """Return the output of the last layer for a batch (N, I), with dropout on or off.
+
+        Another way than a layer's ``forward`` gets the layer and its input.
+        """
         for layer in self.layers:
             if hasattr(layer, "train_flg"):
                 layer.train_flg = training
-            x = layer.forward(x)
+            x = layer.forward(x) if way is None else way(layer, x)
         return x
 
     def _loss(self, x: Array, t: Array, training: bool) -> Array:
         """Return the loss, (), for arrays that `_check` has seen."""
-        loss = self.loss_layer.forward(self._forward(x, training), t)
-        if self.weight_decay_lambda:
-            weights = (param for param in self.params.values() if param.ndim > 1)
-            squares = sum(namespace_of(W).sum(W * W) for W in weights)
-            loss = loss + 0.5 * self.weight_decay_lambda * squares
-        return loss
+        return self._loss_with_decay(self.loss_layer.forward(self._forward(x, training), t))
+
+    def _loss_with_decay(self, loss: Array) -> Array:
+        """Return the loss, weight decay added."""
+        if not self.weight_decay_lambda:
+            return loss
+        weights = (param for param in self.params.values() if param.ndim > 1)
+        squares = sum(namespace_of(W).sum(W * W) for W in weights)
+        return loss + 0.5 * self.weight_decay_lambda * squares
 
     def _evaluate(self, x: Array) -> Array:
         """Return `scores` of a batch that `_check` has seen, a block of samples at a time."""
@@ -358,40 +374,6 @@ class Network:
             if not getattr(layer, "frozen", True):
                 problem = f"has a {type(layer).__name__} layer that draws anew at every pass; "
                 raise ArgumentError("network", problem + "network.freeze_dropout() mends that")
-
-    def _evaluated_differences(
-        self,
-        key: str,
-        x: Array,
-        t: Array,
-        h: float | None,
-        method: Any,
-        max_memory: int | None,
-        progress: bool,
-    ) -> Array:
-        """Return central differences for one parameter by evaluating the loss without decay."""
-        param = self.params[key]
-        budget = None
-        if method == "batched":
-            # A copy of the parameter comes with all the layers' outputs for it.
-            own, outputs = math.prod(param.shape), 3 * x.shape[0] * sum(self.sizes[1:])
-            budget = memory_budget(param, max_memory)
-            needed = (own + outputs) * namespace_of(x).finfo(x.dtype).bits // 8
-            check_memory(budget, needed, f"one moved copy of {key}")
-            budget = budget * own // (own + outputs)
-
-        def loss(moved: Array) -> Array:
-            with self.params.replaced({key: moved}):
-                return self.loss_layer.forward(self._forward(x, training=True), t)
-
-        try:
-            return numerical_gradient(
-                loss, param, h, method=method, max_memory=budget, progress=progress
-            )
-        except ArgumentError as error:
-            # What is x there is the parameter here, and f the network.
-            argument = {"x": key, "f": "network"}.get(error.argument, error.argument)
-            raise ArgumentError(argument, error.problem.replace("x[", f"{key}[")) from error
 
 
 def _has_weights(layer: Any) -> bool:

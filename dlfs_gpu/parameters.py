@@ -107,6 +107,26 @@ class Parameters(MutableMapping[str, Array]):
             self._layers[position].params[name] = array
 
 
+def lasting(layers: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return what each layer keeps from one pass to the next beside parameters.
+
+    Raises
+    ------
+    ArgumentError
+        If a layer draws at random, and does not say from what.
+    """
+    for layer in layers:
+        if not getattr(layer, "frozen", True) and not hasattr(layer, "lasting"):
+            raise ArgumentError(
+                "network",
+                f"has {type(layer).__name__}, which draws at random; for several processes to draw "
+                "the same, its attribute `lasting` must name the generator",
+            )
+    return [
+        {name: getattr(layer, name) for name in getattr(layer, "lasting", ())} for layer in layers
+    ]
+
+
 def refuse_shared_memory(arrays: Mapping[str, Array]) -> None:
     """Raise ArgumentError if two of the arrays hold the same memory.
 

@@ -26,6 +26,12 @@ class Layer(Protocol):
         Set by the network: whether to do what the layer does only while training.
     frozen : bool
         Whether it keeps the random numbers that it else draws in each pass of training.
+    pass_over : callable
+        ``pass_over(samples, features)`` goes on as if numbers for so many samples had been drawn:
+        for many processes that each draw for some samples of a minibatch.
+    lasting : sequence of str
+        Names of what else it keeps from one update to the next, for checkpoints: numbers, texts,
+        arrays, ``numpy.random.Generator``, None, and lists, tuples and dictionaries of these.
     lipschitz : float
         Each output depends on one input alone: bound of |change of the output| / |change of the
         input|.

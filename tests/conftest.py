@@ -12,6 +12,7 @@ for _variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
 # ruff: noqa: E402
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hypothesis import settings
 from libraries import Library, libraries
 
 from dlfs_gpu.data.mnist import cache_folder
+from dlfs_gpu.kernels import use_kernels
 
 mpl.use("Agg")
 
@@ -40,6 +42,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                 skip = pytest.mark.skip(reason=case[1])
                 cases.append(pytest.param(None, id=case[0], marks=skip))
         metafunc.parametrize("lib", cases)
+
+
+# Hypothesis wants what its examples share to be of a wider scope than one test.
+@pytest.fixture(scope="module", params=["auto", "off"])
+def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
+    """With compiled loops, where there are any, and without."""
+    with use_kernels(request.param):
+        yield request.param
 
 
 @pytest.fixture(scope="session")

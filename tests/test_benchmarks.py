@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import charts, machine, report, sections
+from benchmarks import charts, machine, report, scaling, sections
 from benchmarks import work as work_module
 from benchmarks.comparison import Comparison, Competitor, Result, Task
 from benchmarks.peers import chapter, dlfs
@@ -275,3 +275,13 @@ def test_the_suites_run() -> None:
     # But for thousands of samples or units.
     printed = run("pytest", "benchmarks", "--benchmark-disable", "-q", "-k", "float32 and not 000")
     assert "passed" in printed
+
+
+def test_scaling_is_of_times_in_one_round_and_fitted_to_shares() -> None:
+    rounds = [
+        {1: dict.fromkeys(scaling.WORKS, 2.0), 2: dict.fromkeys(scaling.WORKS, 1.0)},
+        {1: dict.fromkeys(scaling.WORKS, 8.0), 2: dict.fromkeys(scaling.WORKS, 6.0)},
+    ]
+    assert "| 5 s | 0.62 (0.50 to 0.75) |" in scaling.table(rounds)
+    shares = {"work": [3 + 8 / count for count in (1, 2, 4, 8)]}
+    assert scaling.shares_table(shares).endswith("| 3 s | 8 s |")

@@ -340,6 +340,7 @@ def allowed(lib: Library, name: str) -> bool:
     return lib.name != "strict" or name not in ONLY_NUMPY
 
 
+@pytest.mark.filterwarnings("ignore:numpy.fix is deprecated")
 @pytest.mark.parametrize("name", EXACT)
 class TestExactRules:
     def test_equal_to_the_difference_of_values(self, lib: Library, name: str) -> None:
@@ -354,9 +355,13 @@ class TestExactRules:
                 return
             result = f(moved)
             value = np.asarray(f(x))
-            np.testing.assert_array_equal(lib.to_numpy(result.value), value)
+            # CuPy's power rounds.
+            rounding = 2 * lib.eps if lib.name == "cupy" and name.startswith("power") else 0
+            np.testing.assert_allclose(lib.to_numpy(result.value), value, rtol=rounding)
             expected = np.stack([np.asarray(f(x + e)) for e in d]) - value
-            np.testing.assert_array_equal(lib.to_numpy(result.change), expected)
+            np.testing.assert_allclose(
+                lib.to_numpy(result.change), expected, rtol=rounding, atol=rounding
+            )
             assert result.shape == value.shape
             assert result.ndim == value.ndim
             assert result.size == value.size

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +15,13 @@ from hypothesis import strategies as st
 from libraries import Library
 
 from dlfs_gpu.data import load_mnist
-from dlfs_gpu.kernels import use_kernels
 from dlfs_gpu.layers import Affine, Dropout, Identity, Relu, Sigmoid, Tanh
 from dlfs_gpu.losses import MeanSquaredError, SigmoidWithLoss, SoftmaxWithLoss, SumSquaredError
 from dlfs_gpu.models import MultiLayerNet, SimpleNet, TwoLayerNet
 from dlfs_gpu.network import Network
 from dlfs_gpu.protocols import Layer
 
-
-@pytest.fixture(params=["auto", "off"])
-def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
-    """With compiled loops, where Numba is installed, and without."""
-    with use_kernels(request.param):
-        yield request.param
-
-
-both_ways = pytest.mark.usefixtures("kernels")
+pytestmark = pytest.mark.usefixtures("kernels")
 
 LOSSES: list[Any] = [
     (SoftmaxWithLoss, "labels"),
@@ -125,7 +115,7 @@ def make_network(
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize(("loss", "targets"), LOSSES)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 4), min_size=3, max_size=4),
     n=st.integers(1, 3),
@@ -133,7 +123,6 @@ def make_network(
     reach=st.sampled_from([1.0, 5.0, 30.0]),
     zeros=st.sampled_from([0.0, 0.5, 1.0]),
     seed=st.integers(0, 2**32 - 1),
-    kernels=st.sampled_from(["auto", "off"]),
 )
 def test_equals_the_loop(
     activation: Any,
@@ -145,17 +134,14 @@ def test_equals_the_loop(
     reach: float,
     zeros: float,
     seed: int,
-    kernels: Any,
 ) -> None:
     rng = np.random.default_rng(seed)
     x = rng.uniform(-2, 2, (n, sizes[0])) * (rng.random((n, sizes[0])) >= zeros)
     kinds = [activation, *ACTIVATIONS] if len(sizes) > 3 else [activation]
     network = make_network(sizes, kinds, loss, x, reach, h, seed)
-    with use_kernels(kernels):
-        assert_same(network, x, make_targets(targets, n, sizes[-1], rng), h)
+    assert_same(network, x, make_targets(targets, n, sizes[-1], rng), h)
 
 
-@both_ways
 @pytest.mark.parametrize("h", [1e-4, 0.1, 0.5])
 @pytest.mark.parametrize(("loss", "targets"), LOSSES)
 def test_one_layer_without_bias(loss: Any, targets: str, h: float) -> None:
@@ -165,7 +151,6 @@ def test_one_layer_without_bias(loss: Any, targets: str, h: float) -> None:
     assert_same(network, x, make_targets(targets, 5, 4, rng), h)
 
 
-@both_ways
 def test_repeated_inputs_and_dead_units() -> None:
     # Equal inputs are moved once; a unit that is off for all samples moves nothing.
     rng = np.random.default_rng(0)
@@ -176,7 +161,6 @@ def test_repeated_inputs_and_dead_units() -> None:
         assert_same(network, x, rng.integers(0, 3, 7), 0.1)
 
 
-@both_ways
 @pytest.mark.parametrize("activation", ["sigmoid", "relu", "tanh"])
 def test_truncation_error_is_the_loops(activation: str) -> None:
     rng = np.random.default_rng(0)
@@ -193,7 +177,6 @@ def test_truncation_error_is_the_loops(activation: str) -> None:
         np.testing.assert_allclose(small[key], exact, atol=1e-3 * norm)
 
 
-@both_ways
 def test_truncation_falls_with_the_square_of_h() -> None:
     rng = np.random.default_rng(0)
     network = TwoLayerNet(5, 6, 4, 1.0, seed=0, dtype="float64", backend="numpy")
@@ -257,7 +240,6 @@ def error_of_the_loop(
     return max(errors)
 
 
-@both_ways
 @pytest.mark.parametrize(
     ("hidden", "activation", "std", "samples", "lr"),
     [([50], "sigmoid", 0.01, 100, 1.0), ([512, 512], "relu", "relu", 10, 0.1)],
@@ -297,7 +279,6 @@ def smallest_budget(network: Network, x: Any, t: Any) -> int:
     return int(needed[1])
 
 
-@both_ways
 @pytest.mark.parametrize(
     ("sizes", "sparse"), [((30, 70, 4), True), ((30, 70, 4), False), ((20, 70, 80, 3), True)]
 )

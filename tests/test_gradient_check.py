@@ -17,6 +17,8 @@ from dlfs_gpu.models import MultiLayerNet, TwoLayerNet
 from dlfs_gpu.network import Network
 from dlfs_gpu.protocols import Layer
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 ACTIVATIONS = [Sigmoid, Relu, Tanh, Identity]
 DTYPES = ["float32", "float64"]
 SIZES = (6, 5, 3)

@@ -232,3 +232,23 @@ def test_what_has_no_rule_is_named() -> None:
         network.numerical_gradient(*batch())
     assert "Sorted.forward" in error.value.__notes__[0]
     network.numerical_gradient(*batch(), method="loop")
+
+
+def test_a_layer_that_mixes_the_columns_of_an_affine_one() -> None:
+    """Its weights are not dealt out in blocks of columns."""
+
+    class Centred(Affine):
+        """An affine layer whose outputs have the mean 0."""
+
+        def forward(self, x: Any) -> Any:
+            out = super().forward(x)
+            return out - out.mean(axis=-1, keepdims=True)
+
+    rng = np.random.default_rng(0)
+    W = [0.1 * rng.standard_normal(shape) for shape in ((3, 70), (70, 2))]
+    network = Network([Centred(W[0]), Sigmoid(), Affine(W[1])])
+    x, t = rng.standard_normal((4, 3)), np.array([0, 1, 1, 0])
+    by_difference = network.numerical_gradient(x, t)
+    by_loop = network.numerical_gradient(x, t, method="loop")
+    for key, grad in by_loop.items():
+        np.testing.assert_allclose(by_difference[key], grad, rtol=1e-6, atol=1e-10)

@@ -101,6 +101,9 @@ class NetworkSettings:
     ] = 0.0
     dropout_ratio: Annotated[float, Option(help="Share of hidden units dropped.")] = 0.0
     kernels: KernelsOption = None
+    mpi: Annotated[
+        bool, Option("--mpi", help="Share the work with the other processes of mpiexec.")
+    ] = False
     seed: Annotated[
         int, Option(min=0, help="Of weights, minibatches, dropout and the validation split.")
     ] = 0

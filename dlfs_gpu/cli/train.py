@@ -22,6 +22,7 @@ from dlfs_gpu.cli.settings import TrainingSettings, command_with
 from dlfs_gpu.cli.signals import stop_on_signals
 from dlfs_gpu.kernels import kernels_mode, report, use_kernels
 from dlfs_gpu.models import MultiLayerNet
+from dlfs_gpu.processes import Processes, world
 from dlfs_gpu.training import History, Trainer
 from dlfs_gpu.training.curves import plot_curves
 
@@ -37,37 +38,58 @@ def train(settings: TrainingSettings) -> None:
     end it early: the results are written all the same, and the exit status is 128 and the number
     of the signal, 130 for Ctrl-C. A second one ends it at once.
     """
+    processes = Processes(world() if settings.mpi else None)
+    processes.deal_gpus()
     backend = get_backend(settings.backend)
-    data = load_data(settings, backend, settings.test_data)
+    data = processes.from_root(lambda: load_data(settings, backend, settings.test_data))
     network = make_network(settings, data, backend)
-    trainer = _trainer(settings, data, network)
+    trainer = _trainer(settings, data, network, processes)
     name = Path(settings.data).stem
     # To the microsecond, because several may be started together.
     now = f"{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"
     folder = settings.out or Path("runs", f"{name}-{now}")
     inputs = [Path(settings.data), settings.test_data] if is_csv(settings.data) else []
-    check_folder(folder, RESULTS, filter(None, inputs))
+    processes.from_root(lambda: check_folder(folder, RESULTS, filter(None, inputs)))
 
     kernels = use_kernels(settings.kernels or kernels_mode())
     with kernels, stop_on_signals(trainer.stop) as received:
         history = trainer.train()
+        signal = processes.first(received[0] if received else None)
         summary = _summary(settings, trainer, backend, folder)
-        summary["signal"] = received[0].name if received else None
-        failures = _write(folder, settings, data, network, history, summary)
+        summary |= {"signal": signal and signal.name, "processes": processes.size}
+        failures = processes.from_root(
+            lambda: _report(folder, settings, data, network, history, summary)
+        )
+    if history.stopped == "diverged":
+        raise typer.Exit(2)
+    if failures:
+        raise typer.Exit(1)
+    if signal:
+        raise typer.Exit(128 + signal)
+
+
+def _report(
+    folder: Path,
+    settings: TrainingSettings,
+    data: Data,
+    network: MultiLayerNet,
+    history: History,
+    summary: dict[str, Any],
+) -> list[str]:
+    """Write and show the results, and return what could not be written."""
+    failures = _write(folder, settings, data, network, history, summary)
     typer.echo(_description(summary))
     typer.echo(f"results in {folder}")
     for failure in failures:
         echo_error(failure)
     if history.stopped == "diverged":
         echo_error(f"training diverged: the loss is not finite any more; {_remedy(settings)}")
-        raise typer.Exit(2)
-    if failures:
-        raise typer.Exit(1)
-    if received:
-        raise typer.Exit(128 + received[0])
+    return failures
 
 
-def _trainer(settings: TrainingSettings, data: Data, network: MultiLayerNet) -> Trainer:
+def _trainer(
+    settings: TrainingSettings, data: Data, network: MultiLayerNet, processes: Processes
+) -> Trainer:
     if settings.gradient in ("batched", "loop") and settings.dropout_ratio:
         raise ArgumentError(
             "gradient", f"is {settings.gradient}, which does not go with --dropout-ratio"
@@ -88,6 +110,7 @@ def _trainer(settings: TrainingSettings, data: Data, network: MultiLayerNet) -> 
         x_val=x_val,
         t_val=t_val,
         patience=settings.patience,
+        comm=processes.comm,
     )
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from dlfs_gpu.backend import one_blas_thread
 from dlfs_gpu.differences.series import SMALL, exp_terms, log_terms, sigmoid_series
-from dlfs_gpu.differences.tail import Tail
+from dlfs_gpu.differences.tail import Tail, blocks_of
 from dlfs_gpu.kernels import host, loops
 from dlfs_gpu.kernels.proof import UnfitError
 
@@ -44,13 +44,17 @@ Distinct = tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, np.ndarray]]]
 _Before = tuple[int, float, int, np.ndarray, np.ndarray]
 
 
-def sums_by_loops(tail: Tail, distinct: Distinct | None, threads: int | None) -> np.ndarray | None:
-    """Return the changes of the loss summed over samples, (I + 1, J), by compiled loops.
+def sums_by_loops(
+    tail: Tail, columns: slice, distinct: Distinct | None, threads: int | None
+) -> np.ndarray | None:
+    """Return the changes of the loss summed over samples, (I + 1, K), by compiled loops.
 
     Parameters
     ----------
     tail : Tail
         On NumPy arrays.
+    columns : slice
+        K of the moved layer's outputs.
     distinct : tuple, optional
         The distinct values of each row of ``tail.d``, how many there are, and where they belong;
         see `dlfs_gpu.differences.stack`. Changes along a line do without.
@@ -92,7 +96,7 @@ def sums_by_loops(tail: Tail, distinct: Distinct | None, threads: int | None) ->
         total: np.ndarray = change.sum(axis=0, dtype=np.float64).T
         return total
 
-    return host.proved(tuple(map(str, names)), sums, by_arrays, tail.d.dtype, largest)
+    return host.proved(tuple(map(str, names)), sums, by_arrays, columns, tail.d.dtype, largest)
 
 
 def _line(
@@ -130,18 +134,18 @@ def _curve(
     if not size <= SMALL:
         raise UnfitError(f"changes of scores may be {size:.1e}, too large for the compiled loops")
     reach = _largest(values) * tail.alone[0][0].lipschitz
-    series, near, negative, floor = _following(tail, names[1], samples, reach, weights)
+    series, near, negative, floor = _following(tail, names[1], samples, reach)
     eps = float(np.finfo(dtype).eps)
     n, (units, classes) = len(values), last.shape
     total = np.zeros((len(weights), tail.d.shape[1]))
-    block = max(1, _STEP // (max(weights.shape) * (classes + 1)))
+    block = max(1, _STEP // (max(tail.weights.shape) * (classes + 1)))
     for start in range(0, n, block):
         part = slice(start, min(start + block, n))
         # What a change of each unit does to the scores, but for a change common to all, and to the
         # loss along its slope.
         effects = np.empty((part.stop - start, units, classes + 1))
         top = np.argmax(likeliest[part], axis=1)
-        effects[..., :-1] = last - last.T[top][..., None]
+        np.subtract(last, last.T[top][..., None], out=effects[..., :-1])
         effects[..., -1] = np.matmul(effects[..., :-1], slope[part, :, None])[..., 0]
         with one_blas_thread:
             scores = _curves(weights, [a[part] for a in series], effects, dtype)
@@ -190,13 +194,14 @@ def _before(tail: Tail, activation: str, d: np.ndarray, samples: slice, columns:
 
 
 def _following(
-    tail: Tail, activation: str, samples: slice, reach: float, weights: np.ndarray
+    tail: Tail, activation: str, samples: slice, reach: float
 ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
     """Return the second activation's series, (N, K) for each power; which units may reach a kink.
 
     And of ReLU min(x, 0) and −max(x, 0), of these units.
     """
     kind, scale = _ACTIVATIONS[activation]
+    weights = tail.weights
     saved = [a[samples, :, 0] for a in tail.together[0][1]]
     if kind == loops.RELU:
         negative, floor = saved
@@ -235,7 +240,8 @@ def _curves(
         if m:
             power = power * weights
         right = (a.T[..., None] * effects.transpose(1, 0, 2)).reshape(units, -1)
-        result[m] = (power @ right).reshape(-1, samples, ends)
+        for block in blocks_of(slice(0, len(weights))):
+            result[m, block] = (power[block] @ right).reshape(-1, samples, ends)
     return result
 
 

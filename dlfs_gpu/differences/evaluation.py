@@ -10,13 +10,19 @@ import numpy as np
 from array_api_compat import device
 
 from dlfs_gpu._validation import ArgumentError, Array, as_float, check_memory, namespace_of
-from dlfs_gpu.backend import memory_budget, run_in_chunks
+from dlfs_gpu.backend import memory_budget
+from dlfs_gpu.processes import ALONE, Processes, in_shares
 
 Function = Callable[[Any], Any]
 
 
 def loop_differences(
-    f: Function, x: Array, upper: Array, lower: Array | None, progress: bool
+    f: Function,
+    x: Array,
+    upper: Array,
+    lower: Array | None,
+    progress: bool,
+    processes: Processes = ALONE,
 ) -> Array:
     """Return f at each element's `upper` point less f at its `lower`, one at a time.
 
@@ -24,12 +30,13 @@ def loop_differences(
     """
     xp = namespace_of(x)
     original = xp.asarray(x, copy=True)
-    difference = xp.empty_like(x)
+    difference = xp.empty_like(xp.reshape(x, (-1,)))
     indices = list(np.ndindex(*x.shape))
     middle = _number(f(x)) if lower is None else None
 
     def run(start: int, stop: int) -> None:
-        for index in indices[start:stop]:
+        for k in range(start, stop):
+            index = indices[k]
             try:
                 x[index] = upper[index]
                 value = _number(f(x))
@@ -40,17 +47,24 @@ def loop_differences(
                     value = value - middle
             finally:
                 x[index] = original[index]
-            difference[index] = value
+            difference[k] = value
 
-    run_in_chunks(run, len(indices), max(1, len(indices) // 1000), "gradient" if progress else "")
+    chunk = max(1, len(indices) // 1000)
+    difference = in_shares(run, difference, chunk, "gradient" if progress else "", processes)
     if not bool(xp.all(x == original)):
         x[...] = original
         raise ArgumentError("f", "changed its argument; it must leave it as it is, or copy it")
-    return difference
+    return xp.reshape(difference, x.shape)
 
 
 def batched_differences(
-    f: Function, x: Array, upper: Array, lower: Array, max_memory: int | None, progress: bool
+    f: Function,
+    x: Array,
+    upper: Array,
+    lower: Array,
+    max_memory: int | None,
+    progress: bool,
+    processes: Processes = ALONE,
 ) -> Array:
     """Return f at each element's `upper` point less f at its `lower`, many stacked at a time."""
     xp = namespace_of(x)
@@ -59,7 +73,7 @@ def batched_differences(
     budget = memory_budget(x, max_memory)
     check_memory(budget, copy_bytes, "one copy of x")
     flat = xp.reshape(x, (1, size))
-    difference = xp.empty_like(flat)
+    difference = xp.empty_like(flat[0, :])
 
     def values(points: Array, start: int, stop: int) -> Array:
         count = stop - start
@@ -68,13 +82,14 @@ def batched_differences(
         return _numbers(f, xp.reshape(copies, (count, *x.shape)))
 
     def run(start: int, stop: int) -> None:
-        difference[0, start:stop] = values(upper, start, stop) - values(lower, start, stop)
+        difference[start:stop] = values(upper, start, stop) - values(lower, start, stop)
 
     if size > 1:
         # An f that sums along the stack would pass for right with as many copies as elements.
         values(x, 0, 1)
-    chunk = max(1, budget // (copy_bytes or 1))
-    run_in_chunks(run, size, chunk, "gradient" if progress else "")
+    # One decides, because on a GPU free memory does.
+    chunk = processes.from_root(lambda: max(1, budget // (copy_bytes or 1)))
+    difference = in_shares(run, difference, chunk, "gradient" if progress else "", processes)
     return xp.reshape(difference, x.shape)
 
 

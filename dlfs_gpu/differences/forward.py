@@ -13,6 +13,7 @@ from typing import Any
 from dlfs_gpu._validation import Array, namespace_of
 from dlfs_gpu.differences.perturbation import difference_gradient
 from dlfs_gpu.differences.stack import followed
+from dlfs_gpu.processes import ALONE, Processes
 
 
 class Unfollowed:
@@ -47,6 +48,7 @@ class Unfollowed:
         h: float,
         dtype: Any,
         max_memory: int | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         """Put central differences of the loss for their parameters into a list with one dict each.
 
@@ -62,6 +64,8 @@ class Unfollowed:
             Type of the gradients.
         max_memory : int, optional
             Bytes for changes; see `dlfs_gpu.backend.memory_budget`.
+        processes : Processes
+            They share the work.
 
         Raises
         ------
@@ -76,7 +80,9 @@ class Unfollowed:
                 out = layer.forward(out)
             for name, param in layers[position].params.items():
                 value = _LossOf(layers, loss, position, name, out, t)
-                gradient = difference_gradient(value, param, h, "central", max_memory)
+                gradient = difference_gradient(
+                    value, param, h, "central", max_memory, processes=processes
+                )
                 gradients[position][name] = namespace_of(param).astype(gradient, dtype)
 
 

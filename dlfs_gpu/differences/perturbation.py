@@ -24,11 +24,12 @@ from dlfs_gpu._validation import (
     is_finite,
     namespace_of,
 )
-from dlfs_gpu.backend import memory_budget, run_in_chunks
+from dlfs_gpu.backend import memory_budget
 from dlfs_gpu.differences import rules
 from dlfs_gpu.differences.array import Differenced
 from dlfs_gpu.differences.ledger import Ledger
 from dlfs_gpu.differences.operands import seed
+from dlfs_gpu.processes import ALONE, Processes, in_shares
 
 Function = Callable[[Any], Any]
 
@@ -54,6 +55,7 @@ def difference_gradient(
     scheme: str,
     max_memory: int | None = None,
     progress: bool = False,
+    processes: Processes = ALONE,
 ) -> Array:
     """Return central or forward differences of `f` at `x` for each element, without rounding.
 
@@ -70,6 +72,8 @@ def difference_gradient(
         Bytes for changes; see `dlfs_gpu.backend.memory_budget`.
     progress : bool
         Show a progress bar.
+    processes : Processes
+        They share the work.
 
     Returns
     -------
@@ -85,8 +89,8 @@ def difference_gradient(
         If `f` is not callable, or does something that no rule is known for.
     """
     walk = _Walk(f, x, h, scheme)
-    size = math.prod(x.shape)
-    order, chunk = walk.plan(memory_budget(x, max_memory))
+    # One decides, because on a GPU free memory does.
+    order, chunk = processes.from_root(lambda: walk.plan(memory_budget(x, max_memory)))
     xp = walk.xp
     flat = xp.empty_like(xp.reshape(x, (-1,)))
 
@@ -98,7 +102,7 @@ def difference_gradient(
             flat[start:end] = walk.differences(order, start, end)[0]
             start = end
 
-    run_in_chunks(run, size, chunk, "gradient" if progress else "")
+    flat = in_shares(run, flat, chunk, "gradient" if progress else "", processes)
     moved_shape = tuple(x.shape[axis] for axis in order)
     back = tuple(order.index(axis) for axis in range(x.ndim))
     gradient = xp.permute_dims(xp.reshape(flat, moved_shape), back)

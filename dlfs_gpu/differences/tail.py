@@ -32,6 +32,12 @@ from array_api_compat import device
 from dlfs_gpu._validation import Array, namespace_of
 from dlfs_gpu.protocols import Linear, is_linear
 
+COLUMNS = 64
+"""Columns of a layer that are worked on together, by one task and one process.
+
+Fixed, because BLAS may round differently for another shape.
+"""
+
 
 @np.errstate(over="ignore")  # exp(−x) may be infinite in the narrower type, and is meant then
 def _rounded(arrays: Sequence[Array], dtype: Any) -> tuple[Array, ...]:
@@ -109,8 +115,8 @@ class Tail:
         wide = [layer.params["W"].shape[1] for layer, _ in self.together if is_linear(layer)]
         self.width = max(self.weights.shape[1], *wide, 1)
 
-    def by_odd_powers(self) -> Array | None:
-        """Return all changes summed over samples, (I + 1, J), where s is d and r is −d; else None.
+    def by_odd_powers(self, columns: slice) -> Array | None:
+        """Return the changes summed over samples, (I + 1, K), where s is d and r is −d; else None.
 
         Then the line's power series at s less that at r is twice its odd terms, and each is a
         matrix product.
@@ -120,11 +126,13 @@ class Tail:
         xp = namespace_of(self.d)
         power = xp.astype(self.d, xp.float64, copy=False)
         square = power * power
+        blocks = blocks_of(columns)
         parts = []
         for k, c in enumerate(self.line[::2]):
             if k:
                 power = power * square
-            parts.append(2 * (power.T @ xp.astype(c[..., 0], xp.float64, copy=False)))
+            c = xp.astype(c[..., 0], xp.float64, copy=False)
+            parts.append(2 * xp.concat([power.T @ c[:, block] for block in blocks], axis=1))
         return sum(reversed(parts))
 
     def change(self, d: Array, samples: Any, columns: slice, at_once: int) -> Array:
@@ -190,6 +198,14 @@ class Tail:
             ends.append(part)
         change = self.loss.difference(*ends, *(a[samples, ...] for a in self.loss_saved))
         return xp.reshape(change, (r, count, u))
+
+
+def blocks_of(columns: slice) -> list[slice]:
+    """Return columns in blocks that are worked on together."""
+    return [
+        slice(first, min(first + COLUMNS, columns.stop))
+        for first in range(columns.start, columns.stop, COLUMNS)
+    ]
 
 
 def _is_elementwise(layer: Any) -> bool:

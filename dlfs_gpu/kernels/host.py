@@ -60,9 +60,14 @@ def is_usable() -> bool:
 
 
 def proved(
-    key: tuple[str, ...], sums: Sums, by_arrays: Sums, dtype: Any, largest: float
+    key: tuple[str, ...],
+    sums: Sums,
+    by_arrays: Sums,
+    columns: slice,
+    dtype: Any,
+    largest: float,
 ) -> np.ndarray | None:
-    """Return all sums, by loops that were compared with the array code when first used.
+    """Return sums by loops that were compared with the array code when they were first used.
 
     Parameters
     ----------
@@ -70,6 +75,8 @@ def proved(
         Names the loops.
     sums, by_arrays : callable
         By loops, and by the array code, of which a few are asked.
+    columns : slice
+        Which are wanted.
     dtype : dtype
         Of the changes.
     largest : float
@@ -89,7 +96,7 @@ def proved(
 
     def action() -> np.ndarray:
         prove("differences", "cpu", (*key, dtype.name), compare)
-        return sums(slice(None), slice(None))
+        return sums(slice(None), columns)
 
     return attempt("differences", "cpu", action)[0]
 

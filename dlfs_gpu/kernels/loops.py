@@ -51,34 +51,35 @@ def line(
     one, two = number(1), number(2)
     factor = number(scale)
     samples, outputs = first.shape
-    rows = stop - start
-    odd, even = np.empty(rows, d.dtype), np.empty(rows, d.dtype)
-    difference, both = np.empty(outputs, d.dtype), np.empty(outputs, d.dtype)
-    product, series = np.empty(outputs, d.dtype), np.empty(outputs, d.dtype)
+    moves, where = np.empty(stop - start, d.dtype), np.empty(stop - start, np.int64)
+    odd, even = np.empty(stop - start, d.dtype), np.empty(stop - start, d.dtype)
+    difference, series = np.empty(outputs, d.dtype), np.empty(outputs, d.dtype)
+    both, product = np.empty(outputs, d.dtype), np.empty(outputs, d.dtype)
     before, last = np.empty(outputs, d.dtype), np.empty(outputs, d.dtype)
     for n in range(samples):
-        moves = d[n, start:stop]
         a, b = first[n], second[n]
         c1, c2, c3 = coefficients[0, n], coefficients[1, n], coefficients[2, n]
+        count = 0
+        for i in range(start, stop):
+            moves[count] = factor * d[n, i]
+            where[count] = i
+            count += d[n, i] != 0
         # (sinh d) / d and (2cosh d − 2) / d², as sums of positive terms.
-        for i in range(rows):
-            odd[i] = one
-            even[i] = one
+        for p in range(count):
+            odd[p] = one
+            even[p] = one
         for k in range(terms, 0, -1):
             of_odd = number(1 / (2 * k * (2 * k + 1)))
             of_even = number(1 / ((2 * k + 1) * (2 * k + 2)))
-            for i in range(rows):
-                square = factor * moves[i] * factor * moves[i]
-                odd[i] = one + odd[i] * square * of_odd
-                even[i] = one + even[i] * square * of_even
-        for i in range(rows):
-            move = moves[i]
-            if move == 0:
-                continue
+            for p in range(count):
+                square = moves[p] * moves[p]
+                odd[p] = one + odd[p] * square * of_odd
+                even[p] = one + even[p] * square * of_even
+        for p in range(count):
+            move = moves[p]
             if activation == SIGMOID:
-                move *= factor
-                sinh = factor * move * odd[i]
-                m = move * move * even[i]
+                sinh = factor * move * odd[p]
+                m = move * move * even[p]
                 scaled = factor * m
                 for j in range(outputs):
                     u = a[j] / (one + a[j] * m)
@@ -95,9 +96,12 @@ def line(
                     both[j] = up + down
                     product[j] = up * down
             for j in range(outputs):
-                before[j] = both[j]
-                last[j] = both[j] * both[j] - product[j]
-                series[j] = c1[j] + both[j] * c2[j] + last[j] * c3[j]
+                following = both[j] * both[j] - product[j]
+                series[j] = c1[j] + both[j] * c2[j] + following * c3[j]
+            if len(coefficients) > 3:
+                for j in range(outputs):
+                    before[j] = both[j]
+                    last[j] = both[j] * both[j] - product[j]
             for k in range(3, len(coefficients)):
                 c = coefficients[k, n]
                 for j in range(outputs):
@@ -105,7 +109,7 @@ def line(
                     before[j] = last[j]
                     last[j] = following
                     series[j] += c[j] * following
-            row = total[start + i]
+            row = total[where[p]]
             for j in range(outputs):
                 row[j] += np.float64(difference[j] * series[j])
 

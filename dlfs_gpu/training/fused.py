@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from array_api_compat import is_cupy_array, is_numpy_array
+from array_api_compat import is_cupy_array
 
-from dlfs_gpu._validation import Array, namespace_of
+from dlfs_gpu._validation import Array
 from dlfs_gpu.layers import Affine, Relu, Sigmoid, Tanh
 from dlfs_gpu.losses import SoftmaxWithLoss
 from dlfs_gpu.models import MultiLayerNet, SimpleNet, TwoLayerNet
@@ -40,18 +40,6 @@ def replaceable(network: Network) -> bool:
         and not network.weight_decay_lambda
         and all(map(_is_original, (network, network.loss_layer, *layers)))
     )
-
-
-def labels_of(t: Array) -> Array | None:
-    """Return labels (N,), int64, for labels or one-hot targets; None for any other targets."""
-    if not (is_numpy_array(t) or is_cupy_array(t)):
-        return None
-    if t.ndim == 1:
-        return t
-    xp = namespace_of(t)
-    ones = xp.count_nonzero(t == 1, axis=-1) == 1
-    zeros = xp.count_nonzero(t == 0, axis=-1) == t.shape[-1] - 1
-    return xp.argmax(t, axis=-1) if bool(xp.all(ones & zeros)) else None
 
 
 class FusedGradient:

@@ -17,8 +17,10 @@ from dlfs_gpu._validation import ArgumentError, Array, check_count, is_finite, n
 from dlfs_gpu.data.minibatches import MinibatchSampler
 from dlfs_gpu.network import Network
 from dlfs_gpu.optimizers import make_optimizer
+from dlfs_gpu.processes import Processes
 from dlfs_gpu.training.history import History
-from dlfs_gpu.training.update import GradientKind, Update
+from dlfs_gpu.training.sharing import accuracy, make_update, mean_loss, start_together
+from dlfs_gpu.training.update import GradientKind
 
 # Minibatches whose indices are drawn and uploaded together.
 _BLOCK = 1000
@@ -63,6 +65,12 @@ class Trainer:
         Stop early when the validation loss has not fallen for this many epochs, and in any case
         end with the weights, and the optimizer's state, for which it was least (6.4; never decided
         on test data).
+    comm : mpi4py.MPI.Intracomm, optional
+        Processes that train together, each with the same arguments: numerical gradients are shared
+        by parameters, backpropagation and evaluations by samples, so that no layer may make one
+        sample depend on others. All end with the same network and history, whose bits do not
+        depend on how many they are. They start with the first one's parameters, optimizer and
+        random numbers, and stop together. The first one alone shows lines.
 
     Attributes
     ----------
@@ -75,7 +83,10 @@ class Trainer:
     Raises
     ------
     ArgumentError, TypeError
-        If data do not fit the network or are not finite, or an argument is out of range.
+        If data do not fit the network or are not finite, or an argument is out of range; if `comm`
+        is no communicator or has more processes than a minibatch has shards (8, or one for each 256
+        samples), or one sample may depend on others. `train` raises ArgumentError if data or
+        settings are not the same on all processes.
 
     Notes
     -----
@@ -103,10 +114,12 @@ class Trainer:
         x_val: Array = None,
         t_val: Array = None,
         patience: int | None = None,
+        comm: Any = None,
     ) -> None:
         self.network = network
         optimizer = make_optimizer(optimizer, **(optimizer_param or {}))
-        self.verbose = verbose
+        self._processes = Processes(comm)
+        self.verbose = verbose and self._processes.rank == 0
         self._train = _checked(network, x_train, t_train, "train")
         self._test = _checked_pair(network, x_test, t_test, "test")
         self._val = _checked_pair(network, x_val, t_val, "val")
@@ -125,8 +138,10 @@ class Trainer:
             self.max_iter = check_count("epochs", epochs) * self.iter_per_epoch
         else:
             self.max_iter = check_count("iterations", iterations)
-        self._update = Update(network, optimizer, *self._train, mini_batch_size, gradient)
-        self._stop = False
+        self._update = make_update(
+            network, optimizer, *self._train, mini_batch_size, gradient, self._processes
+        )
+        self._stop = self._stopping = False
         self.history = History()
 
     @property
@@ -161,6 +176,16 @@ class Trainer:
         """
         from tqdm import tqdm
 
+        start_together(
+            self._update,
+            self._sampler,
+            {"train": self._train, "test": self._test, "val": self._val},
+            {
+                "iterations": self.max_iter,
+                "patience": self.patience,
+                "evaluate_sample_num_per_epoch": self._evaluated,
+            },
+        )
         history = self.history = History()
         params = self.network.params
         best: dict[str, Array] = {}
@@ -170,7 +195,7 @@ class Trainer:
         # `stopped` tells of overflow, once.
         quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
         try:
-            with bar, quiet:
+            with bar, quiet, self._processes.threads():
                 while True:
                     self._evaluate(done, bar)
                     if self.patience is not None:
@@ -185,15 +210,15 @@ class Trainer:
                         history.stopped = "early"
                         break
                     done += self._run(min(self.iter_per_epoch, self.max_iter - done), bar)
-                    if self._stop:
+                    if self._stopping:
                         history.stopped = "interrupted"
-                    elif not all(map(is_finite, (history._losses[-1][-1], *params.values()))):
+                    elif not is_finite(history._losses[-1][-1:], *params.values()):
                         history.stopped = "diverged"
         except BaseException:
             history.stopped = "interrupted"
             raise
         finally:
-            self._stop = False
+            self._stop = self._stopping = False
             for key, param in best.items():
                 params[key][...] = param
             vars(self.optimizer).update(best_state)
@@ -201,46 +226,47 @@ class Trainer:
 
     def _run(self, count: int, bar: Any) -> int:
         """Do `count` updates, or fewer if told to stop, and return how many."""
-        losses: list[Array] = []
+        parts: list[Array] = []
         start = looked = time.perf_counter()
         try:
             with self._update.threads():
-                for indices in self._minibatches(count):
-                    losses.append(self._update(indices))
-                    bar.update()
+                for losses in self._updates(count):
+                    parts.append(losses)
+                    bar.update(losses.shape[0])
                     if self.verbose and time.perf_counter() - looked > _REFRESH:
                         bar.set_postfix(self._shown(losses[-1]), refresh=False)
                         looked = time.perf_counter()
-                    if self._stop:
+                    self._stopping = self._processes.any(self._stop)
+                    if self._stopping:
                         break
         finally:
-            if losses:
-                xp = namespace_of(self._train[0])
-                self.history._losses.append(xp.stack([xp.asarray(loss) for loss in losses]))
+            if parts:
+                self.history._losses.append(namespace_of(parts[0]).concat(parts))
             self.network.backend.synchronize()
             self.history.seconds += time.perf_counter() - start
-        return len(losses)
+        return sum(losses.shape[0] for losses in parts)
 
-    def _minibatches(self, count: int) -> Iterator[Array]:
-        """Yield the indices of the next minibatches, on the device."""
+    def _updates(self, count: int) -> Iterator[Array]:
+        """Do the next updates, and yield their losses as they come, (K,)."""
         x, _ = self._train
         for first in range(0, count, _BLOCK):
             drawn = self._sampler.draw(min(_BLOCK, count - first))
-            indices = namespace_of(x).asarray(drawn, device=device(x))
-            for k in range(drawn.shape[0]):
-                yield indices[k, ...]
+            yield from self._update.run(namespace_of(x).asarray(drawn, device=device(x)))
 
     def _evaluate(self, done: int, bar: Any) -> None:
         history, network, first = self.history, self.network, self._evaluated
         history.iterations.append(done)
         x, t = self._train
-        history.train_accuracy.append(network._accuracy(x[:first, ...], t[:first, ...]))
+        processes = self._processes
+        share = accuracy(network, x[:first, ...], t[:first, ...], processes)
+        history.train_accuracy.append(share)
         if self._test is not None:
             x, t = self._test
-            history.test_accuracy.append(network._accuracy(x[:first, ...], t[:first, ...]))
+            share = accuracy(network, x[:first, ...], t[:first, ...], processes)
+            history.test_accuracy.append(share)
         if self._val is not None:
             x, t = self._val
-            history.val_loss.append(float(network.loss_layer.forward(network._evaluate(x), t)))
+            history.val_loss.append(mean_loss(network, x, t, processes))
         if self.verbose:
             shown = self._shown(history._losses[-1][-1] if done else None)
             bar.set_postfix(shown, refresh=False)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Literal, get_args
 
+from array_api_compat import is_cupy_array
+
 from dlfs_gpu._validation import Array, check_choice, namespace_of
 from dlfs_gpu.backend import blas_threads
+from dlfs_gpu.functions import labels_of
+from dlfs_gpu.kernels import kernels_mode
 from dlfs_gpu.network import Network
 from dlfs_gpu.optimizers import SGD
-from dlfs_gpu.training.fused import FusedGradient, labels_of, replaceable
+from dlfs_gpu.processes import ALONE, Processes
+from dlfs_gpu.training.fused import FusedGradient, replaceable
+from dlfs_gpu.training.launches import updates_by_kernel
 
 GradientKind = Literal["backprop", "difference", "batched", "loop"]
 
@@ -29,6 +36,8 @@ class Update:
     gradient : {"backprop", "difference", "batched", "loop"}
         Backpropagation, or central differences by the methods of
         `dlfs_gpu.Network.numerical_gradient`.
+    processes : Processes
+        They share numerical gradients; backpropagation, each does for itself.
 
     Raises
     ------
@@ -44,17 +53,55 @@ class Update:
         t: Array,
         mini_batch_size: int,
         gradient: GradientKind = "backprop",
+        processes: Processes = ALONE,
     ) -> None:
         self.network = network
         self.optimizer = optimizer
         self.x = x
         self.t = t
         self.mini_batch_size = mini_batch_size
+        self.processes = processes
         self.gradient = check_choice("gradient", gradient, get_args(GradientKind))
         if self.gradient in ("batched", "loop"):
             network._refuse_random()
         self._labels = labels_of(t) if self.gradient == "backprop" else None
         self._fused: FusedGradient | None = None
+
+    def run(self, indices: Array) -> Iterator[Array]:
+        """Update the network on one minibatch after another, without waiting for the device.
+
+        Parameters
+        ----------
+        indices : array of int64, shape (U, mini_batch_size)
+            Rows of the data set, on its device.
+
+        Yields
+        ------
+        array, shape (K,)
+            Losses of the next K minibatches before their updates: of all of them, where a CUDA
+            kernel does these in one launch, or else of one.
+        """
+        losses = self._launched(indices)
+        if losses is not None:
+            yield losses
+            return
+        xp = namespace_of(self.x)
+        for k in range(indices.shape[0]):
+            yield xp.reshape(xp.asarray(self(indices[k, ...])), (1,))
+
+    def _launched(self, indices: Array) -> Array | None:
+        """Do all updates by a kernel; return None where there is none for them."""
+        x, labels, optimizer = self.x, self._labels, self.optimizer
+        if not is_cupy_array(x) or labels is None or kernels_mode() == "off":
+            return None
+
+        def update(network: Network, rows: Array) -> Array:
+            return Update(network, optimizer, x, labels, self.mini_batch_size)(rows)
+
+        with self.network._lock:
+            if not _is_plain_sgd(optimizer) or not replaceable(self.network):
+                return None
+            return updates_by_kernel(self.network, x, labels, indices, optimizer.lr, update)
 
     def __call__(self, indices: Array) -> Array:
         """Update the network on one minibatch; by backpropagation without waiting for the device.
@@ -79,7 +126,7 @@ class Update:
             if fused is None or fused.layers != network.layers:
                 fused = FusedGradient(network, self.x, self._labels, self.mini_batch_size)
                 self._fused = fused
-            if type(optimizer) is not SGD or "update" in vars(optimizer):
+            if not _is_plain_sgd(optimizer):
                 loss = fused(indices)
                 optimizer.update(network.params, fused.grads)
                 return loss
@@ -100,20 +147,26 @@ class Update:
         xp = namespace_of(self.x)
         x, t = xp.take(self.x, indices, axis=0), xp.take(self.t, indices, axis=0)
         if self.gradient == "backprop":
-            if _overridden(network, "loss_and_gradient"):
+            if overridden(network, "loss_and_gradient"):
                 return network.loss_and_gradient(x, t)
-            if _overridden(network, "gradient", "loss"):
+            if overridden(network, "gradient", "loss"):
                 return network.loss(x, t), network.gradient(x, t)
             return network._loss_and_gradient(x, t)
-        if _overridden(network, "numerical_gradient", "loss"):
+        if overridden(network, "numerical_gradient", "loss"):
             return network.loss(x, t), network.numerical_gradient(x, t, method=self.gradient)
         if self.gradient == "difference":
-            return network._loss_and_differences(x, t)
-        grads = network.numerical_gradient(x, t, method=self.gradient)
+            return network._loss_and_differences(x, t, processes=self.processes)
+        comm = self.processes.comm
+        grads = network.numerical_gradient(x, t, method=self.gradient, comm=comm)
         return network._loss(x, t, training=True), grads
 
 
-def _overridden(network: Network, *names: str) -> bool:
+def _is_plain_sgd(optimizer: Any) -> bool:
+    """Say whether an optimizer does nothing but add the gradient times −lr."""
+    return type(optimizer) is SGD and "update" not in vars(optimizer)
+
+
+def overridden(network: Network, *names: str) -> bool:
     """Say whether a subclass or an object has its own version of one of these methods."""
     return any(
         name in vars(network) or getattr(type(network), name) is not getattr(Network, name)

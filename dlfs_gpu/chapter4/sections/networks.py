@@ -182,7 +182,7 @@ def _gradients(backend: d.Backend) -> Iterator[Check]:
     )
     yield Check(
         "error in float32, h = 1e-4, of differences of losses",
-        Between(low=0.05),
+        Between(low=0.02),
         apart(gradient("batched", dtype="float32"), backprop),
         note="against backpropagation in float64",
     )

@@ -1,0 +1,1 @@
+"""Kernels proven without a GPU: compiled by NVRTC, and run on the CPU."""

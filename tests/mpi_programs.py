@@ -1,0 +1,322 @@
+"""Programs that tests start in several processes: ``python mpi_programs.py NAME RESULT``.
+
+Each returns what the first process writes to the JSON file RESULT.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+import dlfs_gpu as d
+from dlfs_gpu import cli, processes
+from dlfs_gpu.kernels import use_kernels
+from dlfs_gpu.layers import Affine, Identity, Sigmoid
+from dlfs_gpu.models import MultiLayerNet
+from dlfs_gpu.network import Network
+from dlfs_gpu.protocols import Layer
+
+NETWORKS: dict[str, tuple[list[int], str]] = {
+    "two hidden layers": ([31, 130, 70, 5], "relu"),
+    "three": ([20, 33, 97, 40, 3], "tanh"),
+    "one": ([31, 200, 5], "sigmoid"),
+    "none": ([31, 70], "relu"),
+}
+
+
+class Plain(Sigmoid):
+    """A layer without a `difference` of its own ``forward``."""
+
+    def forward(self, x: Any) -> Any:
+        """Return σ(x), in one more way."""
+        self.x = x
+        return 1 / (1 + np.exp(-x))
+
+
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return the SHA-256 of all bits."""
+    total = hashlib.sha256()
+    for key in sorted(arrays):
+        total.update(f"{key} {arrays[key].dtype} {arrays[key].shape}".encode())
+        total.update(np.ascontiguousarray(arrays[key]).data)
+    return total.hexdigest()
+
+
+def data(inputs: int, classes: int, samples: int = 23) -> tuple[np.ndarray, np.ndarray]:
+    """Return samples, half of whose numbers are zeros, and labels."""
+    rng = np.random.default_rng(0)
+    x = rng.random((samples, inputs))
+    x[x < 0.5] = 0
+    return x, rng.integers(classes, size=samples)
+
+
+def gradients(comm: Any = None) -> dict[str, str]:
+    """Return digests of numerical gradients, of networks and of a function."""
+    found = {}
+    for dtype in ("float32", "float64"):
+        for name, (sizes, activation) in NETWORKS.items():
+            x, t = data(sizes[0], sizes[-1])
+            options: Any = {"dropout_ratio": 0.2, "seed": 1, "dtype": dtype, "backend": "numpy"}
+            for kernels in ("auto", "off"):
+                network = MultiLayerNet(sizes[0], sizes[1:-1], sizes[-1], activation, **options)
+                with use_kernels(kernels):
+                    grads = network.numerical_gradient(x, t, comm=comm)
+                found[f"{name}, {dtype}, kernels {kernels}"] = digest(grads)
+        rng = np.random.default_rng(2)
+        W = [rng.standard_normal(shape).astype(dtype) for shape in ((5, 7), (7, 3))]
+        x, t = data(5, 3)
+        for method in ("difference", "batched", "loop"):
+            layers: list[Layer] = [Affine(W[0], np.zeros(7, dtype)), Plain(), Affine(W[1])]
+            stack = Network(layers, weight_decay_lambda=0.1)
+            budget = None if method == "difference" else 20_000
+            grads = stack.numerical_gradient(x, t, None, method, max_memory=budget, comm=comm)
+            found[f"own layer, {dtype}, {method}"] = digest(grads)
+        gradient, error = d.numerical_gradient(
+            lambda x: np.sum(np.exp(x) * x),
+            rng.standard_normal((3, 7)).astype(dtype),
+            method="difference",
+            return_error=True,
+            comm=comm,
+        )
+        found[f"function, {dtype}"] = digest({"gradient": gradient, "error": error})
+    return found
+
+
+def checks(comm: Any = None) -> dict[str, Any]:
+    """Return what `check_gradients` says of a network, and what it was."""
+    sizes, activation = NETWORKS["two hidden layers"]
+    network = MultiLayerNet(sizes[0], sizes[1:-1], sizes[-1], activation, seed=1, backend="numpy")
+    report = d.check_gradients(network, *data(sizes[0], sizes[-1]), comm=comm)
+    return {"report": str(report), "ok": bool(report.ok)}
+
+
+def differing(comm: Any) -> dict[str, str]:
+    """Return what is said when one process is told something else."""
+    network = MultiLayerNet(4, [3], 2, seed=0, dropout_ratio=0.5, backend="numpy")
+    x, t = data(4, 2)
+    found = {}
+
+    def attempt(what: str, **options: Any) -> None:
+        arguments = {"x": x, "t": t} | options
+        try:
+            network.numerical_gradient(**arguments, comm=comm)
+            found[what] = "nothing"
+        except d.ArgumentError as error:
+            found[what] = str(error)
+
+    attempt("nothing")
+    attempt("x", x=x + comm.rank)
+    attempt("t", t=(t + comm.rank) % 2)
+    attempt("h", h=0.1 * (1 + comm.rank))
+    attempt("method", method=("loop", "batched")[comm.rank])
+    if comm.rank == 1:
+        network.params["b1"][0] = 1
+    attempt("W1")
+    network.params["b1"][0] = 0
+    if comm.rank == 1:
+        network.predict(x)
+        network.gradient(x, t)
+    attempt("dropout")
+    with use_kernels(("auto", "off")[comm.rank]):
+        attempt("kernels")
+    if comm.rank == 1:
+        vars(processes)["_versions"] = lambda: {"numpy": "1.0"}
+    attempt("versions")
+    everywhere = comm.allgather(found)
+    assert all(other == found for other in everywhere)
+    return found
+
+
+TRAININGS: dict[str, dict[str, Any]] = {
+    "sgd": {},
+    "odd batch": {"mini_batch_size": 13, "optimizer": "momentum"},
+    "few samples": {"mini_batch_size": 5, "optimizer": "adam"},
+    "large batch": {"mini_batch_size": 2600, "iterations": 2},
+    "layers": {"weight_decay_lambda": 0.1, "optimizer": "adam"},
+    "dropout": {"dropout_ratio": 0.3, "optimizer": "adam"},
+    "early stopping": {"mini_batch_size": 900, "patience": 2, "optimizer_param": {"lr": 9.0}},
+    "difference": {"gradient": "difference", "dropout_ratio": 0.3},
+    "batched": {"gradient": "batched", "iterations": 2},
+}
+"""Options of `Trainer` and of the network."""
+
+
+def train(comm: Any, dtype: str, options: dict[str, Any]) -> tuple[MultiLayerNet, d.Trainer]:
+    """Train a network; all processes but the first start with another, and other minibatches."""
+    rank = 0 if comm is None else comm.rank
+    own = {"weight_decay_lambda", "dropout_ratio"}
+    few = options.get("gradient") == "batched"
+    network = MultiLayerNet(
+        31,
+        [4] if few else [70, 20],
+        3,
+        "tanh",
+        seed=rank,
+        dtype=dtype,
+        backend="numpy",
+        **{key: value for key, value in options.items() if key in own},
+    )
+    x, t = data(31, 3, samples=2700)
+    x_val, t_val = data(31, 3, samples=100)
+    arguments: dict[str, Any] = {"mini_batch_size": 100, "iterations": 9, "seed": rank}
+    arguments |= {key: value for key, value in options.items() if key not in own}
+    trainer = d.Trainer(
+        network,
+        x,
+        t,
+        *data(31, 3, 130),
+        x_val=x_val,
+        t_val=t_val,
+        verbose=False,
+        comm=comm,
+        **arguments,
+    )
+    trainer.train()
+    return network, trainer
+
+
+def trainings(comm: Any = None) -> dict[str, Any]:
+    """Return what trainings come to: digests of networks and losses, and all evaluations."""
+    found = {}
+    for dtype in ("float32", "float64"):
+        for name, options in TRAININGS.items():
+            network, trainer = train(comm, dtype, options)
+            history = trainer.history
+            found[f"{name}, {dtype}"] = [
+                digest({**network.params, "losses": history.losses}),
+                history.train_accuracy,
+                history.test_accuracy,
+                history.val_loss,
+                history.stopped,
+                history.best_iteration,
+            ]
+    return found
+
+
+class Coupling(Identity):
+    """A layer that makes samples depend on each other; the difference is not of this forward."""
+
+    def forward(self, x: Any) -> Any:
+        """Return x less its mean over the minibatch."""
+        return x - x.mean(axis=0)
+
+
+class Noise(Identity):
+    """A layer that draws from nobody knows where."""
+
+    frozen = False
+
+
+class Own(MultiLayerNet):
+    """A network with a gradient of its own."""
+
+    def gradient(self, x: Any, t: Any) -> Any:
+        """Return half of it."""
+        return {key: grad / 2 for key, grad in super().gradient(x, t).items()}
+
+
+def refused(comm: Any) -> dict[str, Any]:
+    """Return what is said of trainings that processes cannot do together."""
+    found: dict[str, Any] = {}
+
+    def attempt(what: str, network: Network | None = None, **options: Any) -> None:
+        x, t = data(4, 2)
+        arguments: dict[str, Any] = {"x_train": x, "t_train": t, "iterations": 1, "verbose": False}
+        arguments |= {"mini_batch_size": 10, "comm": comm} | options
+        network = network or MultiLayerNet(4, [3], 2, seed=0, dtype="float64", backend="numpy")
+        try:
+            d.Trainer(network, **arguments).train()
+            found[what] = None
+        except d.ArgumentError as error:
+            found[what] = [error.argument, error.problem]
+
+    W = np.random.default_rng(0).standard_normal((4, 2))
+    frozen = MultiLayerNet(4, [3], 2, dropout_ratio=0.5, backend="numpy")
+    frozen.freeze_dropout()
+    x, t = data(4, 2)
+    attempt("nothing")
+    attempt("shards", mini_batch_size=comm.size - 1)
+    attempt("coupling", Network([Coupling(), Affine(W.copy())]))
+    attempt("own gradient", Own(4, [3], 2, backend="numpy"))
+    attempt("frozen", frozen)
+    attempt("difference", Network([Coupling(), Affine(W.copy())]), gradient="difference")
+    attempt("noise", Network([Noise(), Affine(W.copy())]), gradient="difference")
+    attempt("noise by samples", Network([Noise(), Affine(W.copy())]))
+    attempt("x_train", x_train=x + (comm.rank == comm.size - 1))
+    attempt("t_test", x_test=x, t_test=(t + comm.rank) % 2)
+    attempt("iterations", iterations=1 + comm.rank)
+    attempt("optimizer", optimizer=("sgd", "adam")[comm.rank % 2])
+    sizes = MultiLayerNet(4, [3 + comm.rank], 2, backend="numpy")
+    attempt("network", sizes)
+    free = comm.Dup()
+    free.Free()
+    attempt("freed", comm=free)
+    found["freed"].pop()  # which has an address
+    return found
+
+
+def gpus(comm: Any) -> list[int]:
+    """Return which GPU each process uses, of two that are made up."""
+    used: list[int] = []
+
+    class Device:
+        def __init__(self, number: int) -> None:
+            self.use = lambda: used.append(number)
+
+    runtime = SimpleNamespace(getDeviceCount=lambda: 2)
+    sys.modules["cupy"] = SimpleNamespace(  # type: ignore[assignment]
+        cuda=SimpleNamespace(Device=Device, runtime=runtime)
+    )
+    processes.Processes(comm).deal_gpus()
+    (number,) = used
+    return list(comm.allgather(number))
+
+
+def fails(comm: Any) -> None:
+    """Fail in one process, in which others wait for it."""
+    if comm.rank == comm.size - 1:
+        d.TwoLayerNet(2, 3, 2).numerical_gradient(np.ones((1, 5)), np.array([0]), comm=comm)
+    comm.Barrier()
+
+
+def command(*arguments: str) -> None:
+    """Run the command line; a file ``training-RANK`` tells the process when it trains."""
+    from mpi4py import MPI
+
+    begin = d.Trainer.train
+
+    def train(trainer: d.Trainer) -> d.History:
+        part = Path(f"part-{MPI.COMM_WORLD.rank}")
+        part.write_text(str(os.getpid()))
+        part.rename(f"training-{MPI.COMM_WORLD.rank}")
+        return begin(trainer)
+
+    d.Trainer.train = train  # type: ignore[assignment, method-assign]
+    sys.argv = ["dlfs-gpu", *arguments]
+    cli.main()
+
+
+def main() -> None:
+    """Run a program, and have the first process write what it returns."""
+    from mpi4py import MPI
+
+    name, path = sys.argv[1:3]
+    if name == "command":
+        command(*sys.argv[2:])
+    result = globals()[name](MPI.COMM_WORLD)
+    everywhere = MPI.COMM_WORLD.allgather(result)
+    assert all(other == result for other in everywhere), "processes differ"
+    if MPI.COMM_WORLD.rank == 0:
+        Path(path).write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
