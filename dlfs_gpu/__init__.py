@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from dlfs_gpu._validation import ArgumentError, DataError
 from dlfs_gpu.backend import Backend, BackendError, get_backend, use_backend
-from dlfs_gpu.checkpoint import load_model, save_model
 from dlfs_gpu.data import (
     MinibatchSampler,
     load_csv,
@@ -49,6 +48,7 @@ from dlfs_gpu.gradient import (
 from dlfs_gpu.gradient_check import check_gradient, check_gradients
 from dlfs_gpu.layers import Affine, Dropout, Identity, Relu, Sigmoid, Tanh
 from dlfs_gpu.losses import MeanSquaredError, SigmoidWithLoss, SoftmaxWithLoss, SumSquaredError
+from dlfs_gpu.model_files import load_model, save_model
 from dlfs_gpu.models import MultiLayerNet, SimpleNet, TwoLayerNet, simpleNet
 from dlfs_gpu.network import Network
 from dlfs_gpu.optimizers import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSprop

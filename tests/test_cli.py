@@ -21,11 +21,11 @@ import pytest
 import dlfs_gpu
 from dlfs_gpu import cli
 from dlfs_gpu.chapter4 import SECTIONS
-from dlfs_gpu.checkpoint import load_model, save_model
 from dlfs_gpu.cli import data as cli_data
 from dlfs_gpu.cli import train as cli_train
 from dlfs_gpu.cli.signals import stop_on_signals
 from dlfs_gpu.layers import Affine, Sigmoid
+from dlfs_gpu.model_files import load_model, save_model
 from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.training import Trainer
 

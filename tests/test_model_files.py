@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from libraries import Library
 
-from dlfs_gpu import ArgumentError, DataError, checkpoint
-from dlfs_gpu.checkpoint import load_model, save_model
+from dlfs_gpu import ArgumentError, DataError, model_files
+from dlfs_gpu.model_files import load_model, save_model
 from dlfs_gpu.models import MultiLayerNet, SimpleNet, TwoLayerNet
 
 SIZES = 6, [5, 4], 3
@@ -210,7 +210,7 @@ def test_arrays_that_numpy_has_not(path: Path, dtype: str, shape: list[int]) -> 
     size = 3 if dtype == "F6_E2M3" else 4
     header = json.dumps(
         {
-            "__metadata__": {checkpoint._ENTRY: "{}"},
+            "__metadata__": {model_files._KIND: "{}"},
             "W1": {"dtype": dtype, "shape": shape, "data_offsets": [0, size]},
         }
     ).encode()
@@ -218,15 +218,15 @@ def test_arrays_that_numpy_has_not(path: Path, dtype: str, shape: list[int]) -> 
     refuses(path, "not a safetensors file")
 
 
-@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {checkpoint._ENTRY: "0 {}"}])
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {model_files._KIND: "0 {}"}])
 def test_of_another_library(path: Path, metadata: dict[str, str] | None) -> None:
     safetensors.numpy.save_file({"W1": np.zeros((6, 5))}, path, metadata)
-    refuses(path, "not a file of save_model")
+    refuses(path, "not a dlfs_gpu network")
 
 
 def entry_of(path: Path) -> str:
     with safetensors.safe_open(path, framework="numpy") as file:
-        return str(file.metadata()[checkpoint._ENTRY])
+        return str(file.metadata()[model_files._KIND])
 
 
 @pytest.mark.parametrize(
@@ -244,9 +244,9 @@ def test_changed(path: Path, old: str, new: str, arrays: dict[str, np.ndarray]) 
     """What is not as it was written is refused."""
     save_model(path, network(activation="sigmoid"))
     params, entry = safetensors.numpy.load_file(path), entry_of(path)
-    safetensors.numpy.save_file(params, path, {checkpoint._ENTRY: entry})
+    safetensors.numpy.save_file(params, path, {model_files._KIND: entry})
     load_model(path, backend="numpy")
-    changed = {checkpoint._ENTRY: entry.replace(old, new)}
+    changed = {model_files._KIND: entry.replace(old, new)}
     safetensors.numpy.save_file(params | arrays, path, changed)
     refuses(path, "SHA-256")
 
