@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from libraries import Library
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from dlfs_gpu._validation import ArgumentError
 from dlfs_gpu.functions import sigmoid, softmax, softmax_cross_entropy
@@ -540,14 +540,15 @@ def test_threads_take_turns() -> None:
 
 
 def test_blas_has_its_threads_back_after_overlapping_differences() -> None:
-    before = [pool["num_threads"] for pool in threadpool_info()]
     network = MultiLayerNet(20, [30, 30], 3, seed=0, backend="numpy")
     x, t = np.ones((5, 20)), np.zeros(5, int)
     networks = [copy.deepcopy(network) for _ in range(6)]
-    with ThreadPoolExecutor(6) as pool:
+    with threadpool_limits(2, user_api="blas"), ThreadPoolExecutor(6) as pool:
+        before = [library["num_threads"] for library in threadpool_info()]
+        assert 2 in before
         for _ in range(5):
             list(pool.map(lambda net: net.numerical_gradient(x, t), networks))
-    assert [pool["num_threads"] for pool in threadpool_info()] == before
+        assert [library["num_threads"] for library in threadpool_info()] == before
 
 
 @pytest.mark.parametrize("sizes", [(4, 6000), (10, 20, 1500)])
