@@ -116,8 +116,9 @@ class Network:
 
     def scores(self, x: Array) -> Array:
         """Return the output of the last layer, (N, C) or (C,), with dropout off."""
-        batch, single = self._inputs(x)
-        out = self._evaluate(batch)
+        with self._lock:
+            batch, single = self._inputs(x)
+            out = self._evaluate(batch)
         return out[0, ...] if single else out
 
     def predict(self, x: Array) -> Array:
@@ -134,7 +135,8 @@ class Network:
 
         With one output, the share whose prediction is on the same side of ½ as the target.
         """
-        return self._accuracy(*self._check(x, t))
+        with self._lock:
+            return self._accuracy(*self._check(x, t))
 
     def gradient(self, x: Array, t: Array) -> dict[str, Array]:
         """Return the gradient of the loss by backpropagation, with dropout on (chapter 5)."""

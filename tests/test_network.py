@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import itertools
 import pickle
+import threading
+import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -537,6 +539,29 @@ def test_threads_take_turns() -> None:
             )
             for ours, theirs in zip(found, expected, strict=True):
                 np.testing.assert_array_equal(ours, theirs)
+
+
+def test_no_call_sees_the_parameters_of_another_at_work() -> None:
+    """Differences put others in float64 in their place for a while."""
+    network = MultiLayerNet(4, [5], 3, "sigmoid", seed=0, backend="numpy")
+    x = X.astype(np.float32)
+    calls = [lambda: network.scores(x), lambda: network.predict(x)]
+    calls += [lambda: network.loss(x, T), lambda: network.accuracy(x, T)]
+    expected = [call() for call in calls]
+    entered = threading.Event()
+
+    def differ() -> None:
+        wrong = {key: np.zeros(param.shape) for key, param in network.params.items()}
+        with network._lock, network.params.replaced(wrong):
+            entered.set()
+            time.sleep(0.2)
+
+    with ThreadPoolExecutor(5) as pool:
+        at_work = pool.submit(differ)
+        assert entered.wait(10)
+        for found, right in zip(pool.map(lambda call: call(), calls), expected, strict=True):
+            np.testing.assert_array_equal(found, right, strict=True)
+        at_work.result()
 
 
 def test_blas_has_its_threads_back_after_overlapping_differences() -> None:
