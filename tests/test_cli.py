@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import matplotlib.image
@@ -443,6 +444,16 @@ class TestInterruption:
 
         monkeypatch.setattr(cli_data, "load_digits", interrupt)
         assert run("gradcheck") == Result(130, "", "")
+
+    def test_while_the_command_line_is_imported(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Interrupted(ModuleType):
+            def __getattr__(self, name: str) -> Any:
+                raise KeyboardInterrupt
+
+        monkeypatch.setitem(sys.modules, "dlfs_gpu.cli.app", Interrupted("app"))
+        assert run("info") == Result(130, "", "")
 
 
 class TestPredict:

@@ -8,6 +8,7 @@ import pickle
 import threading
 import time
 import tracemalloc
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -545,7 +546,7 @@ def test_no_call_sees_the_parameters_of_another_at_work() -> None:
     """Differences put others in float64 in their place for a while."""
     network = MultiLayerNet(4, [5], 3, "sigmoid", seed=0, backend="numpy")
     x = X.astype(np.float32)
-    calls = [lambda: network.scores(x), lambda: network.predict(x)]
+    calls: list[Callable[[], Any]] = [lambda: network.scores(x), lambda: network.predict(x)]
     calls += [lambda: network.loss(x, T), lambda: network.accuracy(x, T)]
     expected = [call() for call in calls]
     entered = threading.Event()
