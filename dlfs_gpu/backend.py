@@ -160,7 +160,7 @@ def memory_budget(x: Array, max_memory: int | None) -> int:
     """Return `max_memory` in bytes, or its default for work in the library of `x`.
 
     The default is half of the free memory: on a GPU of what it has now, and on the host of what
-    this process could take when it was first asked, but no more than 256 MiB.
+    this process could take when it was first asked, but no less than 16 MiB and no more than 256.
 
     Raises
     ------
@@ -345,5 +345,6 @@ def _host_name() -> str:
 
 @functools.cache
 def _host_budget() -> int:
-    # Asked again and again, this would take longer than the gradient of a small network.
-    return max(1, min(2**28, free_host_memory() // 2))
+    # Asked again and again, this would take as long as the gradient of a small network. Where
+    # nothing seems free, a little is tried.
+    return min(2**28, max(2**24, free_host_memory() // 2))

@@ -93,11 +93,12 @@ class TestAddressSpace:
         assert done.returncode == 0, done.stderr
 
 
-def test_the_budget_is_no_more_than_half_of_what_is_free(groups: Path) -> None:
-    group(groups, memory_max=10_000_000, memory_current=0, memory_stat="inactive_file 0")
+@pytest.mark.parametrize(("free", "budget"), [(0, 2**24), (10**8, 5 * 10**7), (600_000_000, 2**28)])
+def test_the_budget_is_half_of_what_is_free(groups: Path, free: int, budget: int) -> None:
+    group(groups, memory_max=free, memory_current=0, memory_stat="inactive_file 0")
     backend._host_budget.cache_clear()
     try:
-        assert backend.memory_budget(np.ones(1), None) == 5_000_000
+        assert backend.memory_budget(np.ones(1), None) == budget
     finally:
         backend._host_budget.cache_clear()
 
