@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import matplotlib.image
@@ -445,15 +444,22 @@ class TestInterruption:
         monkeypatch.setattr(cli_data, "load_digits", interrupt)
         assert run("gradcheck") == Result(130, "", "")
 
-    def test_while_the_command_line_is_imported(
-        self, run: Run, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        class Interrupted(ModuleType):
-            def __getattr__(self, name: str) -> Any:
-                raise KeyboardInterrupt
-
-        monkeypatch.setitem(sys.modules, "dlfs_gpu.cli.app", Interrupted("app"))
-        assert run("info") == Result(130, "", "")
+    @pytest.mark.parametrize("module", ["numpy", "typer"])
+    def test_during_imports(self, module: str) -> None:
+        script = (
+            "import signal, sys\n"
+            "class Interrupt:\n"
+            "    def find_spec(self, name, path=None, target=None):\n"
+            f"        if name == {module!r}: signal.raise_signal(signal.SIGINT)\n"
+            "sys.meta_path.insert(0, Interrupt())\n"
+            "from dlfs_gpu.cli import main\n"
+            "main()"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script, "--version"],
+            env=ENVIRONMENT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
 class TestPredict:
