@@ -4,58 +4,58 @@ Numerical gradients fast and exact enough to train with, beside the chapter's lo
 networks, optimizers and training loop, under the book's names.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from dlfs_gpu._validation import ArgumentError, DataError
-from dlfs_gpu.backend import Backend, BackendError, get_backend, use_backend
-from dlfs_gpu.checkpoint import load_model, save_model
-from dlfs_gpu.data import (
-    MinibatchSampler,
-    load_csv,
-    load_digits,
-    load_fashion_mnist,
-    load_idx,
-    load_mnist,
-)
-from dlfs_gpu.differences import Differenced, with_difference
-from dlfs_gpu.differences.comparison import GradientReport
-from dlfs_gpu.functions import (
-    binary_cross_entropy_error,
-    cross_entropy_error,
-    function_1,
-    function_2,
-    identity_function,
-    log_softmax,
-    mean_squared_error,
-    one_hot,
-    relu,
-    relu_grad,
-    sigmoid,
-    sigmoid_cross_entropy,
-    sigmoid_grad,
-    softmax,
-    softmax_cross_entropy,
-    softmax_loss,
-    step_function,
-    sum_squared_error,
-)
-from dlfs_gpu.gradient import (
-    default_step,
-    gradient_descent,
-    numerical_diff,
-    numerical_gradient,
-    tangent_line,
-)
-from dlfs_gpu.gradient_check import check_gradient, check_gradients
-from dlfs_gpu.layers import Affine, Dropout, Identity, Relu, Sigmoid, Tanh
-from dlfs_gpu.losses import MeanSquaredError, SigmoidWithLoss, SoftmaxWithLoss, SumSquaredError
-from dlfs_gpu.models import MultiLayerNet, SimpleNet, TwoLayerNet, simpleNet
-from dlfs_gpu.network import Network
-from dlfs_gpu.optimizers import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSprop
-from dlfs_gpu.training import History, Trainer
-
 if TYPE_CHECKING:
+    from dlfs_gpu._validation import ArgumentError, DataError
+    from dlfs_gpu.backend import Backend, BackendError, get_backend, use_backend
+    from dlfs_gpu.data import (
+        MinibatchSampler,
+        load_csv,
+        load_digits,
+        load_fashion_mnist,
+        load_idx,
+        load_mnist,
+    )
+    from dlfs_gpu.differences import Differenced, with_difference
+    from dlfs_gpu.differences.comparison import GradientReport
     from dlfs_gpu.estimator import NetworkClassifier, NetworkRegressor
+    from dlfs_gpu.functions import (
+        binary_cross_entropy_error,
+        cross_entropy_error,
+        function_1,
+        function_2,
+        identity_function,
+        log_softmax,
+        mean_squared_error,
+        one_hot,
+        relu,
+        relu_grad,
+        sigmoid,
+        sigmoid_cross_entropy,
+        sigmoid_grad,
+        softmax,
+        softmax_cross_entropy,
+        softmax_loss,
+        step_function,
+        sum_squared_error,
+    )
+    from dlfs_gpu.gradient import (
+        default_step,
+        gradient_descent,
+        numerical_diff,
+        numerical_gradient,
+        tangent_line,
+    )
+    from dlfs_gpu.gradient_check import check_gradient, check_gradients
+    from dlfs_gpu.layers import Affine, Dropout, Identity, Relu, Sigmoid, Tanh
+    from dlfs_gpu.losses import MeanSquaredError, SigmoidWithLoss, SoftmaxWithLoss, SumSquaredError
+    from dlfs_gpu.model_files import load_model, save_model
+    from dlfs_gpu.models import MultiLayerNet, SimpleNet, TwoLayerNet, simpleNet
+    from dlfs_gpu.network import Network
+    from dlfs_gpu.optimizers import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSprop
+    from dlfs_gpu.training import History, Trainer
 
 __all__ = [
     "SGD",
@@ -128,10 +128,34 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import the estimators when they are first asked for: scikit-learn takes a second."""
-    if name in ("NetworkClassifier", "NetworkRegressor"):
-        from dlfs_gpu import estimator
+# Where these names are; the estimators last, because scikit-learn takes a second.
+_MODULES = (
+    "backend",
+    "data",
+    "differences",
+    "functions",
+    "gradient",
+    "gradient_check",
+    "layers",
+    "losses",
+    "models",
+    "model_files",
+    "optimizers",
+    "training",
+    "_validation",
+    "estimator",
+)
 
-        return getattr(estimator, name)
+
+def __getattr__(name: str) -> Any:
+    """Import what is first asked for: the command line is there, and interrupted, without it."""
+    if name in __all__:
+        for module in _MODULES:
+            names = vars(importlib.import_module(f"{__name__}.{module}"))
+            if name in names:
+                return globals().setdefault(name, names[name])
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -39,15 +39,10 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     part = path.parent / (_PREFIX + uuid.uuid4().hex)
     try:
-        yield part
-        _write_through(part)
-        part.replace(path)
-    except OSError as error:
-        # A full disk comes without a name.
-        if error.filename in (None, str(part)):
-            text = error.strerror or str(error)
-            raise OSError(error.errno or errno.EIO, text, str(path)) from error
-        raise
+        with _named(part, path):
+            yield part
+            _write_through(part)
+            part.replace(path)
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
@@ -60,14 +55,16 @@ def whole_results(folder: Path, names: Sequence[str]) -> Iterator[Path]:
     Nothing is replaced if the ``with`` block ends with an error. A file among `names` that is not
     written is removed from `folder`: it would be one of other results. The last of `names` is
     removed first and put in place last: where it is, all are of the same results, even if a run
-    was killed in between. What such a run left behind is removed an hour later.
+    was killed in between. What such a run left behind is removed an hour later. What cannot be
+    written is an OSError that names `folder`, or the file in it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     for left in folder.glob(_PREFIX + "*/"):
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > _ABANDONED:
                 shutil.rmtree(left)
-    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=folder) as part:
+    temporary = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=folder)
+    with temporary as part, _named(Path(part), folder):
         yield Path(part)
         written = [name for name in names if Path(part, name).exists()]
         for name in written:
@@ -83,7 +80,7 @@ def whole_results(folder: Path, names: Sequence[str]) -> Iterator[Path]:
 def output_folder(path: Path, names: Collection[str] = ()) -> Path:
     """Make a folder for files with `names`; OSError if they could not be written there."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        _make(path)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
@@ -94,6 +91,27 @@ def output_folder(path: Path, names: Collection[str] = ()) -> Path:
         if (path / name).is_dir():
             raise IsADirectoryError(f"out is {path}, where {name} is a folder; it must be a file")
     return path
+
+
+@contextlib.contextmanager
+def _named(part: Path, path: Path) -> Iterator[None]:
+    """Have errors that name `part`, or a file in it, name `path`, or the file there instead."""
+    try:
+        yield
+    except OSError as error:
+        # A full disk comes without a name.
+        failed = part if error.filename is None else Path(os.fsdecode(error.filename))
+        if part not in (failed, failed.parent):
+            raise
+        text = error.strerror or str(error)
+        name = path / failed.relative_to(part)
+        raise OSError(error.errno or errno.EIO, text, str(name)) from error
+
+
+def _make(folder: Path) -> None:
+    """Make a folder and those above it; pathlib's own way fails where they are very many."""
+    for place in (*reversed(folder.parents), folder):
+        place.mkdir(exist_ok=True)
 
 
 def _write_through(path: Path) -> None:

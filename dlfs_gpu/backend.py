@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import is_cupy_array
 
+from dlfs_gpu._memory import free_host_memory
 from dlfs_gpu._validation import Array, check_choice, check_count
 
 _NAMES = ("auto", "numpy", "cupy")
@@ -96,7 +97,7 @@ class Backend:
             free = self.xp.cuda.Device().mem_info[0] + pool.free_bytes()
             limit = pool.get_limit()
             return int(min(free, limit - pool.used_bytes()) if limit else free)
-        return _free_host_memory()
+        return free_host_memory()
 
 
 def get_backend(name: str | Backend | None = None) -> Backend:
@@ -158,7 +159,8 @@ def to_numpy(x: Array) -> np.ndarray:
 def memory_budget(x: Array, max_memory: int | None) -> int:
     """Return `max_memory` in bytes, or its default for work in the library of `x`.
 
-    The default is 256 MiB on the host and half of the free memory on a GPU.
+    The default is half of the free memory: on a GPU of what it has now, and on the host of what
+    this process could take when it was first asked, but no less than 16 MiB and no more than 256.
 
     Raises
     ------
@@ -166,7 +168,7 @@ def memory_budget(x: Array, max_memory: int | None) -> int:
         If `max_memory` is given and is not a positive whole number.
     """
     if max_memory is None:
-        return get_backend("cupy").free_memory() // 2 if is_cupy_array(x) else 256 * 2**20
+        return get_backend("cupy").free_memory() // 2 if is_cupy_array(x) else _host_budget()
     return check_count("max_memory", max_memory)
 
 
@@ -341,12 +343,8 @@ def _host_name() -> str:
     return f"CPU ({platform.machine() or 'unknown'}, {cpu_cores()} cores)"
 
 
-def _free_host_memory() -> int:
-    """Return the bytes of memory the system says it can give; where it cannot say, 1 GiB."""
-    with contextlib.suppress(OSError, ValueError), open("/proc/meminfo") as file:
-        for line in file:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    with contextlib.suppress(AttributeError, OSError, ValueError):
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 2**30
+@functools.cache
+def _host_budget() -> int:
+    # Asked again and again, this would take as long as the gradient of a small network. Where
+    # nothing seems free, a little is tried.
+    return min(2**28, max(2**24, free_host_memory() // 2))

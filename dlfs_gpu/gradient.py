@@ -161,8 +161,8 @@ def numerical_gradient(
         notes. `f` is evaluated a second time with h/2, and at nine more points.
     max_memory : int, optional
         Bytes that ``"batched"`` may use for its stacked copies, and ``"difference"`` for changes;
-        256 MiB by default, half of the free memory on a GPU. Halved and tried again when memory
-        runs out.
+        by default half of the free memory, on the host 256 MiB at most. Halved and tried again
+        when memory runs out.
     progress : bool
         Show a progress bar.
     comm : mpi4py.MPI.Intracomm, optional

@@ -25,7 +25,7 @@ from dlfs_gpu.differences.launched import loss_and_differences
 from dlfs_gpu.gradient import GradientMethod as GradientMethod
 from dlfs_gpu.loss_differences import differences_by_arrays, evaluated_differences
 from dlfs_gpu.losses import SoftmaxWithLoss
-from dlfs_gpu.parameters import Parameters, lasting, refuse_shared_memory
+from dlfs_gpu.parameters import Parameters, check_together, has_weights, lasting
 from dlfs_gpu.processes import ALONE, Processes
 from dlfs_gpu.protocols import Layer, Loss
 
@@ -85,13 +85,8 @@ class Network:
                 raise ArgumentError("layers", problem)
         if not self.params:
             raise ArgumentError("layers", "holds no layer with parameters; nothing can be trained")
-        refuse_shared_memory(self.params)
         xp = array_namespace(**self.params)
-        for key, param in self.params.items():
-            if param.dtype != self.dtype:
-                first = next(iter(self.params))
-                types = f"{first} has the type {self.dtype} and {key} {param.dtype}"
-                raise TypeError(f"{types}; all must have the same")
+        check_together(self.params)
         self.backend = get_backend("cupy" if xp.__name__.endswith("cupy") else "numpy")
         self._lock = threading.RLock()
 
@@ -120,8 +115,9 @@ class Network:
 
     def scores(self, x: Array) -> Array:
         """Return the output of the last layer, (N, C) or (C,), with dropout off."""
-        batch, single = self._inputs(x)
-        out = self._evaluate(batch)
+        with self._lock:
+            batch, single = self._inputs(x)
+            out = self._evaluate(batch)
         return out[0, ...] if single else out
 
     def predict(self, x: Array) -> Array:
@@ -138,7 +134,8 @@ class Network:
 
         With one output, the share whose prediction is on the same side of ½ as the target.
         """
-        return self._accuracy(*self._check(x, t))
+        with self._lock:
+            return self._accuracy(*self._check(x, t))
 
     def gradient(self, x: Array, t: Array) -> dict[str, Array]:
         """Return the gradient of the loss by backpropagation, with dropout on (chapter 5)."""
@@ -178,7 +175,8 @@ class Network:
             called with a `dlfs_gpu.Differenced` array; ``"batched"`` evaluates the loss for many
             perturbed copies at a time; ``"loop"``, the chapter's, for one.
         max_memory : int, optional
-            Bytes to use for work in flight: 256 MiB by default, half of the free memory on a GPU.
+            Bytes to use for work in flight: by default half of the free memory, on the host
+            256 MiB at most.
         threads : int, optional
             Threads that ``"difference"`` uses on the CPU; they do not change the result.
         progress : bool
@@ -305,29 +303,37 @@ class Network:
         return loss + 0.5 * self.weight_decay_lambda * squares
 
     def _evaluate(self, x: Array) -> Array:
-        """Return `scores` of a batch that `_check` has seen, a block of samples at a time."""
-        blocks: list[Array] = []
+        """Return `scores` of a batch that `_check` has seen."""
+        return namespace_of(x).concat(self._by_blocks(x, lambda scores, rows: scores))
+
+    def _accuracy(self, x: Array, t: Array) -> float:
+        """Return the accuracy on arrays that `_check` has seen; NaN is never right."""
+        xp = namespace_of(x)
+
+        def count(scores: Array, rows: slice) -> int:
+            if scores.shape[-1] == 1 and t.ndim == 2:
+                right = (self.loss_layer.predict(scores) >= 0.5) == (t[rows, ...] >= 0.5)
+            else:
+                labels = t[rows, ...] if t.ndim == 1 else xp.argmax(t[rows, ...], axis=-1)
+                right = (xp.argmax(scores, axis=-1) == labels)[:, None]
+            right &= ~xp.any(xp.isnan(scores), axis=-1, keepdims=True)
+            return int(xp.count_nonzero(right))
+
+        return float(sum(self._by_blocks(x, count)) / x.shape[0])
+
+    def _by_blocks(self, x: Array, use: Callable[[Array, slice], Any]) -> list[Any]:
+        """Return what is made of the scores of a block of samples at a time, and of its rows."""
+        made: list[Any] = []
 
         def run(start: int, stop: int) -> None:
-            blocks.append(self._forward(x[start:stop, ...], training=False))
+            scores = self._forward(x[start:stop, ...], training=False)
+            made.append(use(scores, slice(start, stop)))
 
         row = 4 * max([x.shape[1], *self.sizes]) * namespace_of(x).finfo(x.dtype).bits // 8
         with self._lock:
             at_once = min(_EVALUATION_BATCH, memory_budget(x, None) // row)
             run_in_chunks(run, x.shape[0], max(1, at_once))
-        return blocks[0] if len(blocks) == 1 else namespace_of(x).concat(blocks)
-
-    def _accuracy(self, x: Array, t: Array) -> float:
-        """Return the accuracy on arrays that `_check` has seen; NaN is never right."""
-        xp = namespace_of(x)
-        scores = self._evaluate(x)
-        if scores.shape[-1] == 1 and t.ndim == 2:
-            right = (self.loss_layer.predict(scores) >= 0.5) == (t >= 0.5)
-        else:
-            labels = t if t.ndim == 1 else xp.argmax(t, axis=-1)
-            right = (xp.argmax(scores, axis=-1) == labels)[:, None]
-        right &= ~xp.any(xp.isnan(scores), axis=-1, keepdims=True)
-        return int(xp.count_nonzero(right)) / int(x.shape[0])
+        return made
 
     def _check(self, x: Array, t: Array) -> tuple[Array, Array]:
         """Return batch and targets ready for the network, or raise what the class says."""
@@ -339,7 +345,7 @@ class Network:
     def _outputs(self, x: Array) -> int:
         """Return the number of scores for each sample."""
         for layer in reversed(self.layers):
-            if _has_weights(layer):
+            if has_weights(layer):
                 return int(layer.params["W"].shape[1])
             if not hasattr(layer, "lipschitz"):
                 break
@@ -357,7 +363,7 @@ class Network:
                 f"x is a {type(x).__module__.split('.')[0]} array, but the network is on the "
                 f"backend {self.backend.name!r}: pass network.backend.asarray(x)"
             ) from None
-        features = self.sizes[0] if _has_weights(self.layers[0]) else x.shape[-1] if x.ndim else 0
+        features = self.sizes[0] if has_weights(self.layers[0]) else x.shape[-1] if x.ndim else 0
         if x.ndim not in (1, 2) or x.shape[-1] != features:
             raise ArgumentError(
                 "x", f"has shape {tuple(x.shape)}; it must be (N, {features}) or ({features},)"
@@ -374,7 +380,3 @@ class Network:
             if not getattr(layer, "frozen", True):
                 problem = f"has a {type(layer).__name__} layer that draws anew at every pass; "
                 raise ArgumentError("network", problem + "network.freeze_dropout() mends that")
-
-
-def _has_weights(layer: Any) -> bool:
-    return getattr(getattr(layer, "params", {}).get("W"), "ndim", 0) == 2

@@ -143,3 +143,19 @@ def _share_memory(a: Array, b: Array) -> bool:
     if is_cupy_array(a) and is_cupy_array(b):
         return bool(importlib.import_module("cupy").shares_memory(a, b))
     return a is b
+
+
+def check_together(params: Mapping[str, Array]) -> None:
+    """Raise ArgumentError if two parameters share memory, TypeError if their types differ."""
+    refuse_shared_memory(params)
+    (first, like), *others = params.items()
+    for key, param in others:
+        if param.dtype != like.dtype:
+            raise TypeError(
+                f"{first} has the type {like.dtype} and {key} {param.dtype}; all must have the same"
+            )
+
+
+def has_weights(layer: Any) -> bool:
+    """Say whether a layer has a matrix W."""
+    return getattr(getattr(layer, "params", {}).get("W"), "ndim", 0) == 2

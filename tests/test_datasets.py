@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -309,6 +310,40 @@ class TestDownload:
         with pytest.raises(ConnectionError, match=r"(?s)first/: .*IncompleteRead.*second/: .*404"):
             load_mnist()
         assert list(cache.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("limit", "value"), [("_LARGEST", 20_000), ("_LONGEST", 0.5)], ids=["bytes", "seconds"]
+    )
+    def test_a_mirror_without_an_end(
+        self,
+        mirrors: tuple[Path, Path],
+        monkeypatch: pytest.MonkeyPatch,
+        limit: str,
+        value: float,
+    ) -> None:
+        """More and more bytes, or one now and then, as long as anybody reads."""
+        first, second = mirrors
+        shutil.copytree(second, first)
+
+        def send(handler: QuietHandler, source: Any, output: Any) -> None:
+            while handler.path.startswith("/first/"):
+                try:
+                    output.write(bytes(1 if limit == "_LONGEST" else 10_000))
+                except OSError:
+                    return
+                time.sleep(0.05)
+            shutil.copyfileobj(source, output)
+
+        right = QuietHandler.send_header
+
+        def send_header(handler: QuietHandler, keyword: str, text: str) -> None:
+            endless = keyword == "Content-Length" and handler.path.startswith("/first/")
+            right(handler, keyword, str(10**9) if endless else text)
+
+        monkeypatch.setattr(QuietHandler, "copyfile", send)
+        monkeypatch.setattr(QuietHandler, "send_header", send_header)
+        monkeypatch.setattr(mnist, limit, value)
+        np.testing.assert_array_equal(load_mnist()[1][1], T_TEST)
 
     def test_wrong_on_both_mirrors(self, mirrors: tuple[Path, Path], cache: Path) -> None:
         first, second = mirrors

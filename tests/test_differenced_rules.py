@@ -315,7 +315,6 @@ EXACT: dict[str, Callable[[Any], Any]] = {
     "copy": lambda x: np.copy(x) + x.copy() + np.real(x) + x.conj(),
     "like": lambda x: x + np.zeros_like(x) + np.ones_like(x) * np.full_like(x, 2.0),
     # Not in the array API standard:
-    "fix": np.fix,
     "heaviside": lambda x: np.heaviside(x, 0.25),
     "fliplr": np.fliplr,
     "rot90": np.rot90,
@@ -326,6 +325,8 @@ EXACT: dict[str, Callable[[Any], Any]] = {
     "diag of a matrix": lambda x: np.diag(x, 1),
     "windows": lambda x: np.lib.stride_tricks.sliding_window_view(x, (2, 2)),
 }
+if np.lib.NumpyVersion(np.__version__) < "2.5.0":  # deprecated since
+    EXACT["fix"] = np.fix
 ONLY_NUMPY = {"heaviside", "fliplr", "rot90", "windows"}
 ONLY_NUMPY |= {name for name in EXACT if "pad" in name or "einsum" in name}
 

@@ -38,6 +38,13 @@ X = (X - X.mean(axis=0)) / X.std(axis=0)
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 
+@pytest.fixture(autouse=True)
+def array_api_strict_as_it_was() -> Iterator[None]:
+    """scikit-learn 1.6 sets an older standard for everybody."""
+    yield
+    array_api_strict.reset_array_api_strict_flags()
+
+
 @pytest.fixture
 def dispatch() -> Iterator[None]:
     with sklearn.config_context(array_api_dispatch=True):

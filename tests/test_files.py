@@ -156,8 +156,13 @@ class TestWholeResults:
         with pytest.raises(OSError, match="No space left") as caught:
             fail()
         assert caught.value.errno == errno.ENOSPC
-        assert Path(caught.value.filename).name == "b"
+        assert caught.value.filename == str(tmp_path / "b")
         assert contents(tmp_path) == dict.fromkeys(NAMES, "old")
+
+    def test_a_full_disk_names_the_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(OSError, match="No space left") as caught, whole_results(tmp_path, "a"):
+            raise full()
+        assert caught.value.filename == str(tmp_path)
 
     def test_a_folder_that_was_removed_is_made_again(self, tmp_path: Path) -> None:
         with whole_results(tmp_path / "out", NAMES) as part:
@@ -216,6 +221,17 @@ class TestOutputFolder:
         folder = output_folder(tmp_path / "a" / "b")
         assert folder.is_dir()
         assert list(output_folder(folder).iterdir()) == []
+
+    def test_very_deep(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        deep = Path(*["a"] * (sys.getrecursionlimit() + 500))
+        try:
+            assert output_folder(deep).is_dir()
+        finally:
+            # rmtree, which pytest uses too, comes no deeper.
+            while deep != Path("."):
+                deep.rmdir()
+                deep = deep.parent
 
     def test_a_folder_in_the_way(self, tmp_path: Path) -> None:
         (tmp_path / "b").mkdir()

@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import itertools
 import pickle
+import threading
+import time
 import tracemalloc
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 from libraries import Library
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from dlfs_gpu._validation import ArgumentError
 from dlfs_gpu.functions import sigmoid, softmax, softmax_cross_entropy
@@ -565,15 +568,39 @@ def test_threads_take_turns() -> None:
                 np.testing.assert_array_equal(ours, theirs)
 
 
+def test_no_call_sees_the_parameters_of_another_at_work() -> None:
+    """Differences put others in float64 in their place for a while."""
+    network = MultiLayerNet(4, [5], 3, "sigmoid", seed=0, backend="numpy")
+    x = X.astype(np.float32)
+    calls: list[Callable[[], Any]] = [lambda: network.scores(x), lambda: network.predict(x)]
+    calls += [lambda: network.loss(x, T), lambda: network.accuracy(x, T)]
+    expected = [call() for call in calls]
+    entered = threading.Event()
+
+    def differ() -> None:
+        wrong = {key: np.zeros(param.shape) for key, param in network.params.items()}
+        with network._lock, network.params.replaced(wrong):
+            entered.set()
+            time.sleep(0.2)
+
+    with ThreadPoolExecutor(5) as pool:
+        at_work = pool.submit(differ)
+        assert entered.wait(10)
+        for found, right in zip(pool.map(lambda call: call(), calls), expected, strict=True):
+            np.testing.assert_array_equal(found, right, strict=True)
+        at_work.result()
+
+
 def test_blas_has_its_threads_back_after_overlapping_differences() -> None:
-    before = [pool["num_threads"] for pool in threadpool_info()]
     network = MultiLayerNet(20, [30, 30], 3, seed=0, backend="numpy")
     x, t = np.ones((5, 20)), np.zeros(5, int)
     networks = [copy.deepcopy(network) for _ in range(6)]
-    with ThreadPoolExecutor(6) as pool:
+    with threadpool_limits(2, user_api="blas"), ThreadPoolExecutor(6) as pool:
+        before = [library["num_threads"] for library in threadpool_info()]
+        assert 2 in before
         for _ in range(5):
             list(pool.map(lambda net: net.numerical_gradient(x, t), networks))
-    assert [pool["num_threads"] for pool in threadpool_info()] == before
+        assert [library["num_threads"] for library in threadpool_info()] == before
 
 
 @pytest.mark.parametrize("sizes", [(4, 6000), (10, 20, 1500)])

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dlfs_gpu._files import output_folder, whole_file
+from dlfs_gpu._files import output_folder, whole_results
 from dlfs_gpu._validation import ArgumentError, check_choice
 from dlfs_gpu.backend import Backend, get_backend
 from dlfs_gpu.chapter4.model import Check, Plot, Report, Section
@@ -107,7 +107,7 @@ def _computed(entries: Iterable[Check | Plot]) -> list[Check | Plot]:
 
 
 def _write(report: Report, folder: Path) -> None:
-    """Write the files, each under its final name only when it is whole."""
+    """Write the files as one set: the page stands there when all of it do."""
     document = {
         "ok": report.ok,
         "backend": report.backend.name,
@@ -129,9 +129,9 @@ def _write(report: Report, folder: Path) -> None:
     files = {f"{plot.name}.png": plot.light for plot in plots}
     files["report.json"] = f"{text}\n".encode()
     files["index.html"] = render(report).encode()
-    for name, content in files.items():
-        with whole_file(folder / name) as part:
-            part.write_bytes(content)
+    with whole_results(folder, tuple(files)) as part:
+        for name, content in files.items():
+            (part / name).write_bytes(content)
 
 
 def _as_json(value: Any) -> Any:

@@ -12,10 +12,13 @@ def main() -> None:
     if sys.stderr is None:
         # Where it was closed, progress goes nowhere.
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    try:
-        # Imported here because that takes a while, in which Ctrl-C shows no traceback.
-        from dlfs_gpu.cli.app import app
+    # Figures are files here, whatever else the user has set or misspelt.
+    os.environ["MPLBACKEND"] = "agg"
+    # Ctrl-C just ends it until all is imported: nothing is lost, and there is no traceback.
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from dlfs_gpu.cli.app import app
 
-        app(prog_name="dlfs-gpu")
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+    signal.signal(signal.SIGINT, handler)
+    app(prog_name="dlfs-gpu")

@@ -76,7 +76,7 @@ DataDirOption = Annotated[
 class NetworkSettings:
     """A network and its data."""
 
-    data: Annotated[str, Option(help="digits (embedded), mnist, fashion-mnist, or a CSV file.")] = (
+    data: Annotated[str, data_option("digits (embedded), mnist, fashion-mnist, or a CSV file.")] = (
         "digits"
     )
     data_dir: DataDirOption = None

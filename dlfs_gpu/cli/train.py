@@ -13,7 +13,6 @@ import typer
 
 from dlfs_gpu._validation import ArgumentError, Array, check_fraction, namespace_of
 from dlfs_gpu.backend import Backend, get_backend
-from dlfs_gpu.checkpoint import save_model
 from dlfs_gpu.cli.data import Data, is_csv, load_data
 from dlfs_gpu.cli.errors import echo_error
 from dlfs_gpu.cli.network import make_network
@@ -21,6 +20,7 @@ from dlfs_gpu.cli.results import check_folder, write_results
 from dlfs_gpu.cli.settings import TrainingSettings, command_with
 from dlfs_gpu.cli.signals import stop_on_signals
 from dlfs_gpu.kernels import kernels_mode, report, use_kernels
+from dlfs_gpu.model_files import save_model
 from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.processes import Processes, world
 from dlfs_gpu.training import History, Trainer

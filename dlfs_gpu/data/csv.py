@@ -6,7 +6,6 @@ import csv
 import io
 import os
 import reprlib
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +25,10 @@ from dlfs_gpu._validation import (
 )
 from dlfs_gpu.backend import Backend, get_backend
 from dlfs_gpu.data.splits import stratified_split, to_backend
+
+# Where all are integers, reading them so takes a fourth of the time. NumPy before 2.3 cuts off
+# their fractions, and those beyond 64 bits.
+_TYPES = (np.int64, np.float64)[np.lib.NumpyVersion(np.__version__) < "2.3.0" :]
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,15 +224,14 @@ def _read_rows(
     options: dict[str, Any] = {"comments": None, "delimiter": ",", "quotechar": '"', "ndmin": 2}
     ignored = set(range(width)).difference(columns)
     options["converters"] = dict.fromkeys(ignored, lambda text: 0) | dict.fromkeys(label, keep)
-    try:
-        with warnings.catch_warnings():
-            # NumPy before 2.3 warns where it cuts off fractions and what is beyond 64 bits.
-            warnings.simplefilter("error", DeprecationWarning)
-            # Where all are integers, reading them so takes a fourth of the time.
-            values = np.loadtxt(lines, np.int64, **options)
-    except ValueError:
+    for dtype in _TYPES:
         words.clear()
-        values = np.loadtxt(lines, np.float64, **options)
+        try:
+            values = np.loadtxt(lines, dtype, **options)
+            break
+        except ValueError:
+            if dtype is _TYPES[-1]:
+                raise
     if values.shape != (len(lines), width):
         raise ValueError(
             f"its {len(lines)} lines below {width} names make {len(values)} rows of "

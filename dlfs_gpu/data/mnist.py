@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,10 @@ from dlfs_gpu.data.idx import load_idx
 from dlfs_gpu.data.splits import Splits, to_backend
 
 DATA_VARIABLE = "DLFS_GPU_DATA"
+
+# What a mirror may take for one file; the largest has 26 MB.
+_LARGEST = 2**25  # bytes
+_LONGEST = 600  # seconds
 
 _FILES = (
     "train-images-idx3-ubyte",
@@ -204,20 +209,41 @@ def _download(published: _Published, file: str) -> Path:
     """Return the path of a file in the user's cache, where pooch puts it once it is checked."""
     import pooch
     import requests
+    import urllib3
 
     folder = cache_folder(published.title.lower())
-    downloader = pooch.HTTPDownloader(progressbar=True)
     causes = []
     for mirror in published.mirrors:
         url = mirror + file
         try:
             return Path(
-                pooch.retrieve(url, published.sha256[file], file, folder, downloader=downloader)
+                pooch.retrieve(url, published.sha256[file], file, folder, downloader=_fetch)
             )
-        except (requests.RequestException, ValueError) as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
             causes.append(f"  {mirror}: {type(error).__name__}: {error}\n")
     raise ConnectionError(
         f"{folder / file} is not there, or is damaged, and cannot be downloaded:\n"
         f"{''.join(causes)}Put {', '.join(f'{name}.gz' for name in _FILES)} into {folder}, or into "
         f"a folder named by data_dir or {DATA_VARIABLE}. The embedded digits need no network."
     )
+
+
+def _fetch(url: str, path: str, _: object) -> None:
+    """Download a file for pooch; ValueError if it is larger, or takes longer, than any may."""
+    import requests
+    from tqdm import tqdm
+
+    end = time.monotonic() + _LONGEST
+    with requests.get(url, stream=True, timeout=30) as response, open(path, "wb") as file:
+        response.raise_for_status()
+        size = response.headers.get("Content-Length", "")
+        total = int(size) if size.isdecimal() else None
+        with tqdm(total=total, unit="B", unit_scale=True, desc=os.path.basename(url)) as bar:
+            # What has come so far: of a mirror that sends a byte a minute, read waits for a block.
+            while block := response.raw.read1(2**20):
+                file.write(block)
+                bar.update(len(block))
+                if file.tell() > _LARGEST or time.monotonic() > end:
+                    raise ValueError(
+                        f"more than {_LARGEST / 2**20:g} MiB, or not done in {_LONGEST:g} s"
+                    )

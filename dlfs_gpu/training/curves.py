@@ -32,8 +32,11 @@ _POINTS = 300
 
 @contextlib.contextmanager
 def style(*, dark: bool = False) -> Iterator[None]:
-    """Draw figures in the project's style inside a ``with`` block, on light paper or dark."""
-    import matplotlib as mpl
+    """Draw figures in the project's style inside a ``with`` block, on light paper or dark.
+
+    The user's settings, such as LaTeX for all text, are put aside.
+    """
+    import matplotlib.style
     from cycler import cycler
 
     ink, paper, grid = _DARK if dark else _LIGHT
@@ -56,7 +59,7 @@ def style(*, dark: bool = False) -> Iterator[None]:
         "xtick.color": ink,
         "ytick.color": ink,
     }
-    with mpl.rc_context(settings):
+    with matplotlib.style.context(["default", settings]):
         yield
 
 

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from libraries import Library
 
-from dlfs_gpu import ArgumentError, DataError, checkpoint
-from dlfs_gpu.checkpoint import load_model, save_model
+from dlfs_gpu import ArgumentError, DataError, model_files
+from dlfs_gpu.model_files import load_model, save_model
 from dlfs_gpu.models import MultiLayerNet, SimpleNet, TwoLayerNet
 
 SIZES = 6, [5, 4], 3
@@ -150,13 +150,16 @@ def test_a_failed_write_leaves_what_was_there(path: Path, monkeypatch: pytest.Mo
 
 
 def test_memory(path: Path) -> None:
-    """Neither saving nor loading takes the file many times."""
+    """Nothing is copied to be saved, and loading takes the file twice: a result needs little."""
     large = MultiLayerNet(1000, [], 1000, seed=0, backend="numpy")
-    for do in (lambda: save_model(path, large), lambda: load_model(path, backend="numpy")):
+    for share, do in (
+        (0.4, lambda: save_model(path, large)),
+        (2.4, lambda: load_model(path, backend="numpy")),
+    ):
         tracemalloc.start()
         try:
             do()
-            assert tracemalloc.get_traced_memory()[1] < 2.5 * 4_000_000
+            assert tracemalloc.get_traced_memory()[1] < share * 4_000_000
         finally:
             tracemalloc.stop()
 
@@ -194,67 +197,47 @@ def refuses(path: Path, word: str) -> None:
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\xff" * 100])
 def test_not_safetensors(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    refuses(path, "safetensors")
+    refuses(path, "not a dlfs_gpu network")
 
 
 def test_cut_off(path: Path) -> None:
     save_model(path, network())
     path.write_bytes(path.read_bytes()[:-10])
-    refuses(path, "safetensors")
+    refuses(path, "not a dlfs_gpu network")
 
 
-@pytest.mark.parametrize(
-    ("dtype", "shape"), [("F32", [1] * 65), ("BF16", [2]), ("F8_E4M3", [4]), ("F6_E2M3", [4])]
-)
-def test_arrays_that_numpy_has_not(path: Path, dtype: str, shape: list[int]) -> None:
-    size = 3 if dtype == "F6_E2M3" else 4
-    header = json.dumps(
-        {
-            "__metadata__": {checkpoint._ENTRY: "{}"},
-            "W1": {"dtype": dtype, "shape": shape, "data_offsets": [0, size]},
-        }
-    ).encode()
-    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(size))
-    refuses(path, "not a safetensors file")
-
-
-@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {checkpoint._ENTRY: "0 {}"}])
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {model_files._KIND: "0 {}"}])
 def test_of_another_library(path: Path, metadata: dict[str, str] | None) -> None:
     safetensors.numpy.save_file({"W1": np.zeros((6, 5))}, path, metadata)
-    refuses(path, "not a file of save_model")
-
-
-def entry_of(path: Path) -> str:
-    with safetensors.safe_open(path, framework="numpy") as file:
-        return str(file.metadata()[checkpoint._ENTRY])
+    refuses(path, "not a dlfs_gpu network")
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "arrays"),
+    ("old", "new"),
     [
-        ("sigmoid", "tanh", {}),
-        ("[0, 1, 2]", "[0, 2, 1]", {}),
-        ("", "", {"b1": np.ones(5, np.float32)}),
-        ("", "", {"b1": np.zeros(5)}),
-        ("", "", {"b1": np.zeros((1, 5), np.float32)}),
-        ("", "", {"b4": np.zeros(3, np.float32)}),
+        ("sigmoid", "tanh"),
+        ("[0, 1, 2]", "[0, 2, 1]"),
+        ('"b1"', '"b9"'),
+        ('"F32"', '"F16"'),
+        ("[5]", "[1, 5]"),
+        ("[5]", str([1] * 65)),
+        ("", " "),
     ],
 )
-def test_changed(path: Path, old: str, new: str, arrays: dict[str, np.ndarray]) -> None:
+def test_changed(path: Path, old: str, new: str) -> None:
     """What is not as it was written is refused."""
     save_model(path, network(activation="sigmoid"))
-    params, entry = safetensors.numpy.load_file(path), entry_of(path)
-    safetensors.numpy.save_file(params, path, {checkpoint._ENTRY: entry})
-    load_model(path, backend="numpy")
-    changed = {checkpoint._ENTRY: entry.replace(old, new)}
-    safetensors.numpy.save_file(params | arrays, path, changed)
+    content = path.read_bytes().decode("latin-1")
+    assert old in content
+    path.write_bytes(content.replace(old, new, 1).encode("latin-1"))
     refuses(path, "SHA-256")
 
 
 def test_any_reader_can_read_a_file(path: Path) -> None:
     saved = network(activation="tanh")
     save_model(path, saved, classes=[1, 2, 4])
-    content = json.loads(entry_of(path).partition(" ")[2])
+    with safetensors.safe_open(path, framework="numpy") as file:
+        content = json.loads(file.metadata()["dlfs_gpu network"].partition(" ")[2])
     assert content["classes"] == [1, 2, 4]
     assert content["activation"] == "tanh"
     arrays = safetensors.numpy.load_file(path)

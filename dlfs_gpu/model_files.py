@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import reprlib
@@ -12,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from dlfs_gpu._files import open_regular, whole_file
-from dlfs_gpu._validation import ArgumentError, DataError, check_finite
+from dlfs_gpu._archive import read_archive, write_archive
+from dlfs_gpu._validation import ArgumentError, check_finite
 from dlfs_gpu.backend import Backend, get_backend
 from dlfs_gpu.models import MultiLayerNet
 
-# The metadata are one entry, a digest and JSON: safetensors writes several in random order.
-_ENTRY = "dlfs_gpu network"
+_KIND = "dlfs_gpu network"
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +70,6 @@ def save_model(
     OSError
         If the file cannot be written.
     """
-    import safetensors.numpy
-
     if not isinstance(network, MultiLayerNet):
         raise TypeError(
             f"network is a {type(network).__name__}; it must be a MultiLayerNet, such as "
@@ -91,24 +87,21 @@ def save_model(
             f"is {reprlib.repr(labels)}; it must hold {outputs} different whole numbers or words, "
             "one for each output",
         )
+    data = dict(data or {})
+    try:
+        json.dumps(data)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError("data", f"is {data!r}; it must be what JSON can hold") from error
+    arrays = {key: network.backend.to_numpy(param) for key, param in network.params.items()}
+    for key, array in arrays.items():
+        check_finite(key, array)
     content = {
         "sizes": network.sizes,
         "activation": network.activation,
         "classes": labels,
-        "data": dict(data or {}),
+        "data": data,
     }
-    try:
-        text = json.dumps(content)
-    except (TypeError, ValueError) as error:
-        raise ArgumentError("data", f"is {data!r}; it must be what JSON can hold") from error
-    arrays = {}
-    for key, param in network.params.items():
-        array = network.backend.to_numpy(param)
-        check_finite(key, array)
-        arrays[key] = np.ascontiguousarray(array, array.dtype.name)
-    entry = f"{_digest(text, arrays)} {text}"
-    with whole_file(path) as part:
-        part.write_bytes(safetensors.numpy.save(arrays, {_ENTRY: entry}))
+    write_archive(path, _KIND, content, arrays)
 
 
 def load_model(path: str | os.PathLike[str], *, backend: str | Backend | None = None) -> Model:
@@ -127,23 +120,9 @@ def load_model(path: str | os.PathLike[str], *, backend: str | Backend | None = 
     DataError
         If the file is not one of `save_model`'s, or is damaged.
     """
-    from safetensors import SafetensorError, safe_open
-
     chosen = get_backend(backend)
-    with open_regular(path):
-        pass  # safetensors calls every file that it cannot read missing
-    try:
-        with safe_open(path, framework="numpy") as file:
-            entry = (file.metadata() or {}).get(_ENTRY, "")
-            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    # The others are of types and shapes that NumPy has not.
-    except (SafetensorError, AttributeError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is not a safetensors file, or is damaged: {error}") from error
-    digest, _, text = entry.partition(" ")
-    if digest != _digest(text, arrays):
-        raise DataError(f"{path} is not a file of save_model, or is damaged: its SHA-256 is wrong")
-    # From here on, all is as save_model checked and wrote it.
-    content = json.loads(text)
+    # What is read is as save_model checked and wrote it.
+    content, arrays = read_archive(path, _KIND)
     inputs, *hidden, outputs = content["sizes"]
     network = MultiLayerNet(
         inputs,
@@ -157,12 +136,3 @@ def load_model(path: str | os.PathLike[str], *, backend: str | Backend | None = 
     for key, param in network.params.items():
         param[...] = chosen.asarray(arrays[key])
     return Model(network, tuple(content["classes"]), content["data"])
-
-
-def _digest(text: str, arrays: Mapping[str, np.ndarray]) -> str:
-    """Return the SHA-256 of all that a file holds, in hexadecimal digits."""
-    digest = hashlib.sha256(text.encode())
-    for key, array in sorted(arrays.items()):
-        digest.update(f"{key} {array.dtype} {array.shape}".encode())
-        digest.update(array.data)
-    return digest.hexdigest()
