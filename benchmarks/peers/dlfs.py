@@ -22,8 +22,8 @@ def training(work: Work, gpu: bool) -> Do:
 
     def do(job: Job) -> Array:
         with update.threads():
-            losses = [update(rows) for rows in backend.asarray(job)]
-        return backend.to_numpy(backend.xp.stack(losses))
+            losses = list(update.run(backend.asarray(job)))
+        return backend.to_numpy(backend.xp.concat(losses))
 
     return do
 

@@ -11,10 +11,11 @@ from dlfs_gpu.backend import Backend, get_backend
 from dlfs_gpu.cli.settings import BackendOption
 from dlfs_gpu.kernels import kernels_mode, report
 from dlfs_gpu.models import TwoLayerNet
+from dlfs_gpu.training import Trainer
 
 
 def info(backend: BackendOption = None) -> None:
-    """Show versions, backend, device, memory, and compiled loops."""
+    """Show versions, backend, device, memory, and kernels."""
     chosen = get_backend(backend)
     rows = versions() | {
         "python": f"{platform.python_version()} on {platform.platform()}",
@@ -29,10 +30,11 @@ def info(backend: BackendOption = None) -> None:
 
 
 def _kernels(backend: Backend) -> str:
-    """Return what came of the compiled loops in a small gradient."""
+    """Return what came of the kernels in a small gradient and an update."""
     if kernels_mode() == "off":
         return "off"
     network = TwoLayerNet(4, 3, 2, seed=0, backend=backend)
     x, t = backend.asarray([[0.1, 0.2, 0.3, 0.4]], "float32"), backend.asarray([1])
     network.numerical_gradient(x, t)
-    return "; ".join(map(str, report())) or "none: Numba is not installed, or the GPU has none"
+    Trainer(network, x, t, mini_batch_size=1, iterations=1, verbose=False).train()
+    return "; ".join(map(str, report())) or "none: Numba is not installed"
