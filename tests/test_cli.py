@@ -150,6 +150,7 @@ class TestTrain:
         assert lines[2:] == [
             f"train accuracy {summary['train_accuracy']:.4f}",
             f"test accuracy  {summary['test_accuracy']:.4f}",
+            *(f"kernels: {status}" for status in summary["kernels"]),
             f"results in {Path('runs', folder.name)}",
         ]
         assert all(line.startswith("iteration ") for line in result.err.splitlines())
@@ -765,6 +766,7 @@ def test_kernels_can_be_turned_off(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     # As in a new process.
     monkeypatch.setattr("dlfs_gpu.kernels.proof._statuses", {})
     monkeypatch.setattr("dlfs_gpu.kernels.proof._passed", set())
+    monkeypatch.setenv("DLFS_GPU_BACKEND", "numpy")
     arguments = ("train", "--gradient", "difference", "--iterations", 3, "--out", "a")
     assert "kernels: differences on cpu: passed" in run(*arguments).out
     assert any("passed" in line for line in summary_in("a")["kernels"])

@@ -48,7 +48,8 @@ def train(backend: str, activation: str, dtype: str) -> tuple[np.ndarray, dict[s
     """Return the losses of 100 updates, and the parameters."""
     model = network(backend, activation, dtype)
     data = [model.backend.asarray(array) for array in samples(dtype)]
-    trainer = Trainer(model, *data, iterations=100, seed=0, verbose=False)
+    x, t = data
+    trainer = Trainer(model, x, t, iterations=100, seed=0, verbose=False)
     losses = trainer.train().losses
     return losses, {key: model.backend.to_numpy(p) for key, p in model.params.items()}
 
