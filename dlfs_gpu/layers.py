@@ -297,6 +297,11 @@ class Dropout:
         """1/(1 − ratio) while training, else 1."""
         return 1 / (1 - self.dropout_ratio) if self.train_flg else 1.0
 
+    @property
+    def lasting(self) -> tuple[str, ...]:
+        """The attributes on which later passes depend."""
+        return ("dropout_ratio", "frozen", "_rng", *(["mask"] if self.frozen else []))
+
     def forward(self, x: Array) -> Array:
         """Return ``x * mask`` while training, else `x`."""
         if not self.train_flg:

@@ -7,6 +7,7 @@ takes as long as a small layer.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from dlfs_gpu._validation import Array
@@ -58,6 +59,18 @@ class Random(Protocol):
     """A layer that draws random numbers in each pass of training, unless it is frozen."""
 
     frozen: bool
+
+
+class Lasting(Protocol):
+    """A layer that keeps more than parameters from one update to the next."""
+
+    @property
+    def lasting(self) -> Sequence[str]:
+        """Names of its attributes that checkpoints must hold.
+
+        They may be numbers, texts, arrays, ``numpy.random.Generator``, None, and lists, tuples and
+        dictionaries of these.
+        """
 
 
 class Kinked(Protocol):

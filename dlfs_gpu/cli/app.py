@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
+from dlfs_gpu._versions import version_of
 from dlfs_gpu.cli.chapter4 import chapter4
 from dlfs_gpu.cli.errors import Command
 from dlfs_gpu.cli.gradcheck import gradcheck
-from dlfs_gpu.cli.info import info, version_of
+from dlfs_gpu.cli.info import info
 from dlfs_gpu.cli.predict import predict
 from dlfs_gpu.cli.train import train
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 
 import typer
 
+from dlfs_gpu._versions import versions
 from dlfs_gpu.backend import Backend, get_backend
 from dlfs_gpu.cli.settings import BackendOption
 from dlfs_gpu.kernels import kernels_mode, report
 from dlfs_gpu.models import TwoLayerNet
 
-_DISTRIBUTIONS = ("dlfs-gpu", "numpy", "array-api-compat", "numba", "cupy-cuda12x", "cupy-cuda13x")
-
 
 def info(backend: BackendOption = None) -> None:
     """Show versions, backend, device, memory, and compiled loops."""
     chosen = get_backend(backend)
-    rows = {name: version_of(name) for name in _DISTRIBUTIONS}
-    rows |= {
+    rows = versions() | {
         "python": f"{platform.python_version()} on {platform.platform()}",
         "backend": chosen.name,
         "why": chosen.reason,
@@ -39,11 +36,3 @@ def _kernels(backend: Backend) -> str:
     x, t = backend.asarray([[0.1, 0.2, 0.3, 0.4]], "float32"), backend.asarray([1])
     network.numerical_gradient(x, t)
     return "; ".join(map(str, report())) or "none: Numba is not installed, or the GPU has none"
-
-
-def version_of(distribution: str) -> str:
-    """Return the version of a distribution that may not be installed."""
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"

@@ -49,7 +49,7 @@ class MinibatchSampler:
                 f"is {mini_batch_size}; it must not be above the number of samples, {size}",
             )
         self.replacement = replacement
-        self._rng = np.random.default_rng(seed)
+        self.rng = np.random.default_rng(seed)
         self._shuffled = np.empty(0, dtype=np.int64)
 
     def draw(self, count: int) -> NDArray[np.int64]:
@@ -66,11 +66,11 @@ class MinibatchSampler:
         """
         shape = check_count("count", count), self.mini_batch_size
         if self.replacement:
-            return self._rng.integers(self.size, size=shape)
+            return self.rng.integers(self.size, size=shape)
         needed = count * self.mini_batch_size
         runs = math.ceil((needed - len(self._shuffled)) / self.size)
         stream = np.concatenate(
-            [self._shuffled, *(self._rng.permutation(self.size) for _ in range(runs))]
+            [self._shuffled, *(self.rng.permutation(self.size) for _ in range(runs))]
         )
         self._shuffled = stream[needed:]
         return stream[:needed].reshape(shape)

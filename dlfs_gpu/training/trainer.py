@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import math
-import sys
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-from array_api_compat import device
+from array_api_compat import device, is_cupy_array
 
 from dlfs_gpu._validation import ArgumentError, Array, check_count, is_finite, namespace_of
 from dlfs_gpu.data.minibatches import MinibatchSampler
 from dlfs_gpu.network import Network
 from dlfs_gpu.optimizers import make_optimizer
+from dlfs_gpu.training.checkpoint import (
+    digest_of,
+    read_checkpoint,
+    with_arrays,
+    write_checkpoint,
+)
+from dlfs_gpu.training.early_stopping import Best, EarlyStopping
 from dlfs_gpu.training.history import History
+from dlfs_gpu.training.progress import Progress
+from dlfs_gpu.training.resuming import (
+    network_like,
+    network_state,
+    optimizer_like,
+    optimizer_state,
+    origin,
+    put_network_state,
+    warn_of_other_origin,
+)
 from dlfs_gpu.training.update import GradientKind, Update
 
 # Minibatches whose indices are drawn and uploaded together.
 _BLOCK = 1000
-# Seconds between looks at the loss for the progress bar; each waits for the device.
-_REFRESH = 1.0
-# Of more epochs than twice this, only about so many get a line.
-_LINES = 40
 
 
 class Trainer:
@@ -61,8 +73,10 @@ class Trainer:
         Validation data, for `patience`.
     patience : int, optional
         Stop early when the validation loss has not fallen for this many epochs, and in any case
-        end with the weights, and the optimizer's state, for which it was least (6.4; never decided
-        on test data).
+        end with the weights for which it was least (6.4; never decided on test data).
+    callback : callable, optional
+        Called with the trainer after each evaluation. It may call `save` or `stop`; an exception
+        in it ends training, as one anywhere else does.
 
     Attributes
     ----------
@@ -70,7 +84,7 @@ class Trainer:
     iter_per_epoch, max_iter : int
         Updates in an epoch, and in all.
     history : History
-        Of the last call to `train`.
+        Of all calls to `train`.
 
     Raises
     ------
@@ -103,6 +117,7 @@ class Trainer:
         x_val: Array = None,
         t_val: Array = None,
         patience: int | None = None,
+        callback: Callable[[Trainer], object] | None = None,
     ) -> None:
         self.network = network
         optimizer = make_optimizer(optimizer, **(optimizer_param or {}))
@@ -126,8 +141,15 @@ class Trainer:
         else:
             self.max_iter = check_count("iterations", iterations)
         self._update = Update(network, optimizer, *self._train, mini_batch_size, gradient)
-        self._stop = False
+        self.callback = callback
         self.history = History()
+        self._done = 0
+        self._planned = self.max_iter
+        self._ended = False  # `train` has done all that was planned
+        self._early = EarlyStopping(network)
+        self._stop = False
+        self._at_rest = True  # no update is half done
+        self._due, self._when_due = math.inf, self.stop
 
     @property
     def optimizer(self) -> Any:
@@ -154,84 +176,269 @@ class Trainer:
         self._stop = True
 
     def train(self) -> History:
-        """Do all updates, and return their history; called again, go on from there.
+        """Do all updates, and return their history.
+
+        Called again, it does those that an earlier call left; where none are, as many as before;
+        after early stopping or divergence, none. Several calls do what one would have done: they
+        go on from the last weights, not the best, and an evaluation in the middle of an epoch,
+        where one ended, is taken back.
 
         Interrupted by an exception, KeyboardInterrupt for one, it leaves in `history` what was
         done so far, and in the network what it would have left at its end.
         """
-        from tqdm import tqdm
-
-        history = self.history = History()
-        params = self.network.params
-        best: dict[str, Array] = {}
-        best_state: dict[str, Any] = {}
-        least, done, waited = math.inf, 0, 0
-        bar = tqdm(total=self.max_iter, unit=" iterations", disable=None if self.verbose else True)
-        # `stopped` tells of overflow, once.
-        quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+        history = self.history
+        if history.stopped in ("early", "diverged"):
+            self._early.take_best()
+            return history
+        self._go_on()
+        counts = (self._done, self._planned, self.iter_per_epoch)
+        self._at_rest = False
         try:
-            with bar, quiet:
+            with Progress(history, *counts, verbose=self.verbose) as progress:
                 while True:
-                    self._evaluate(done, bar)
-                    if self.patience is not None:
-                        waited += 1
-                        if history.val_loss[-1] < least:
-                            least, waited, history.best_iteration = history.val_loss[-1], 0, done
-                            best = {key: _copy(param) for key, param in params.items()}
-                            best_state = copy.deepcopy(vars(self.optimizer))
-                    if done == self.max_iter or history.stopped != "finished":
+                    stopping, self._ended = self._stop, self._done == self._planned
+                    if stopping or self._ended or self._epoch_ended:
+                        self._evaluate(progress)
+                        stopping = self._stop
+                    if self._ended or history.stopped == "diverged":
                         break
-                    if waited == self.patience:
+                    if stopping:
+                        history.stopped = "interrupted"
+                        break
+                    if self._early.best.waited == self.patience:
                         history.stopped = "early"
                         break
-                    done += self._run(min(self.iter_per_epoch, self.max_iter - done), bar)
-                    if self._stop:
-                        history.stopped = "interrupted"
-                    elif not all(map(is_finite, (history._losses[-1][-1], *params.values()))):
-                        history.stopped = "diverged"
+                    if time.perf_counter() >= self._due:
+                        self._due = math.inf
+                        self._call(self._when_due)
+                    self._run(progress)
         except BaseException:
             history.stopped = "interrupted"
             raise
         finally:
-            self._stop = False
-            for key, param in best.items():
-                params[key][...] = param
-            vars(self.optimizer).update(best_state)
+            self._stop, self._at_rest = False, True
+            self._early.take_best()
         return history
 
-    def _run(self, count: int, bar: Any) -> int:
-        """Do `count` updates, or fewer if told to stop, and return how many."""
+    def save(self, path: str | os.PathLike[str], notes: Any = None) -> None:
+        """Write a checkpoint, from which `resume` goes on: a safetensors file.
+
+        It is of the updates that are done. A file that is there stays whole until it is replaced.
+
+        Parameters
+        ----------
+        path : path
+        notes : optional
+            Numbers, texts, and lists, tuples and dictionaries of them: to be found again by
+            `dlfs_gpu.training.checkpoint.read_checkpoint`.
+
+        Raises
+        ------
+        RuntimeError
+            In the middle of an update: from a signal handler, or another thread than `train`'s.
+        TypeError
+            If an attribute of the optimizer, or a lasting one of a layer (see
+            `dlfs_gpu.protocols.Lasting`), is none of the things that a checkpoint can hold.
+        OSError
+            If the file cannot be written.
+        """
+        if not self._at_rest:
+            raise RuntimeError(
+                "save was called in the middle of an update; call it in callback, or call stop, "
+                "and save when train has ended"
+            )
+        history, early, kept = self.history, self._early, self._evaluations_kept()
+        best = early.best_at_end if kept == len(history.iterations) else early.best
+        state = {
+            "notes": notes,
+            "origin": origin(self.network),
+            "data": self._digests,
+            "settings": {
+                "mini_batch_size": self._sampler.mini_batch_size,
+                "evaluate_sample_num_per_epoch": self._evaluated,
+                "iterations": self.max_iter,
+                "gradient": self._update.gradient,
+                "patience": self.patience,
+            },
+            "planned": self._planned,
+            "network": network_state(self.network, early.last or self.network.params),
+            "optimizer": optimizer_state(self.optimizer),
+            "minibatches": self._sampler.rng,
+            "best": vars(best),
+            "history": {
+                "iterations": history.iterations[:kept],
+                "train_accuracy": history.train_accuracy[:kept],
+                "test_accuracy": history.test_accuracy[:kept],
+                "val_loss": history.val_loss[:kept],
+                "seconds": history.seconds,
+                "stopped": history.stopped.replace("interrupted", "finished"),
+                "best_iteration": best.iteration,
+            },
+            "losses": history.losses,
+        }
+        write_checkpoint(path, state)
+
+    @classmethod
+    def resume(
+        cls,
+        path: str | os.PathLike[str],
+        x_train: Array,
+        t_train: Array,
+        x_test: Array = None,
+        t_test: Array = None,
+        *,
+        x_val: Array = None,
+        t_val: Array = None,
+        network: Network | None = None,
+        optimizer: Any = None,
+        verbose: bool = True,
+        callback: Callable[[Trainer], object] | None = None,
+    ) -> Trainer:
+        """Return a trainer whose `train` goes on from a checkpoint, as if it had never stopped.
+
+        Parameters
+        ----------
+        path : path
+            File of `save`.
+        x_train, t_train, x_test, t_test, x_val, t_val : array
+            The same data; their library decides where training goes on.
+        network : Network, optional
+            One like that of the checkpoint, whose parameters are replaced. It must be given unless
+            that was a `MultiLayerNet` or a `TwoLayerNet`, and no subclass.
+        optimizer : object, optional
+            One of the checkpoint's class, whose attributes are replaced. It must be given unless
+            that was one of `dlfs_gpu.optimizers`.
+        verbose, callback
+            As for `Trainer`.
+
+        Raises
+        ------
+        OSError, DataError
+            If the file cannot be read; if it is not a checkpoint, or damaged.
+        ArgumentError
+            If data, network or optimizer are not those of the checkpoint.
+
+        Warns
+        -----
+        UserWarning
+            If backend, device or versions are others: bits may differ then.
+        """
+        saved = read_checkpoint(path)
+        backend = "cupy" if is_cupy_array(x_train) else "numpy"
+        trainer = cls(
+            network_like(saved["network"], network, backend),
+            x_train,
+            t_train,
+            x_test,
+            t_test,
+            optimizer=optimizer_like(saved["optimizer"], optimizer),
+            verbose=verbose,
+            x_val=x_val,
+            t_val=t_val,
+            callback=callback,
+            **saved["settings"],
+        )
+        for name, digest in saved["data"].items():
+            if trainer._digests[name] != digest:
+                raise ArgumentError(f"x_{name}", f"and t_{name} are not those of the checkpoint")
+        warn_of_other_origin(saved["origin"], origin(trainer.network))
+        trainer._restore(saved)
+        return trainer
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        first = next(iter(self.network.params.values()))
+        xp = namespace_of(first)
+        saved = with_arrays(saved, lambda x: xp.asarray(x, device=device(first)))
+        put_network_state(saved["network"], self.network)
+        vars(self.optimizer).update(saved["optimizer"]["attributes"])
+        self._sampler.rng = saved["minibatches"]
+        self._planned = saved["planned"]
+        self._early.best = self._early.best_at_end = Best(**saved["best"])
+        self._done = saved["losses"].shape[0]
+        self.history = History(**saved["history"])
+        if self._done:
+            self.history._losses = [saved["losses"]]
+
+    @cached_property
+    def _digests(self) -> dict[str, str | None]:
+        parts = {"train": self._train, "test": self._test, "val": self._val}
+        return {name: part and digest_of(*part) for name, part in parts.items()}
+
+    @property
+    def _epoch_ended(self) -> bool:
+        return int(self._done) % self.iter_per_epoch == 0
+
+    def _evaluations_kept(self) -> int:
+        """Return how many evaluations belong to the history when training goes on."""
+        iterations = self.history.iterations
+        within = iterations and iterations[-1] % self.iter_per_epoch
+        return len(iterations) - (1 if within and self.history.stopped != "diverged" else 0)
+
+    def _go_on(self) -> None:
+        """Make all as if the last call to `train` had not ended."""
+        history, kept = self.history, self._evaluations_kept()
+        self._early.take_last()
+        if kept < len(history.iterations):
+            for column in (history.iterations, history.train_accuracy, history.test_accuracy):
+                del column[kept:]
+            del history.val_loss[kept:]
+            self._early.best_at_end = self._early.best
+            history.best_iteration = self._early.best.iteration
+        history.stopped = "finished"
+        if self._ended:
+            self._planned += self.max_iter
+
+    def _call_after(self, seconds: float, function: Callable[[], None]) -> None:
+        """Have `train` call a function, once, between two updates that many seconds from now."""
+        self._due, self._when_due = time.perf_counter() + seconds, function
+
+    def _call(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call what may save."""
+        self._at_rest = True
+        function(*arguments)
+        self._at_rest = False
+
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # `stopped` tells of it, once
+    def _run(self, progress: Progress) -> None:
+        """Do the next updates of the epoch, up to a block; fewer if something else is due."""
+        x, _ = self._train
+        left = self.iter_per_epoch - self._done % self.iter_per_epoch
+        count = min(_BLOCK, left, self._planned - self._done)
+        bits = self._sampler.rng.bit_generator
+        before = bits.state
+        indices = namespace_of(x).asarray(self._sampler.draw(count), device=device(x))
         losses: list[Array] = []
-        start = looked = time.perf_counter()
+        start = time.perf_counter()
         try:
             with self._update.threads():
-                for indices in self._minibatches(count):
-                    losses.append(self._update(indices))
-                    bar.update()
-                    if self.verbose and time.perf_counter() - looked > _REFRESH:
-                        bar.set_postfix(self._shown(losses[-1]), refresh=False)
-                        looked = time.perf_counter()
-                    if self._stop:
+                for k in range(count):
+                    losses.append(self._update(indices[k, ...]))
+                    progress.updated(losses[-1])
+                    if self._stop or time.perf_counter() >= self._due:
                         break
         finally:
+            self._done += len(losses)
             if losses:
-                xp = namespace_of(self._train[0])
+                xp = namespace_of(x)
                 self.history._losses.append(xp.stack([xp.asarray(loss) for loss in losses]))
+            if len(losses) < count:
+                # The minibatches that were not used come next.
+                bits.state = before
+                if losses:
+                    self._sampler.draw(len(losses))
             self.network.backend.synchronize()
             self.history.seconds += time.perf_counter() - start
-        return len(losses)
 
-    def _minibatches(self, count: int) -> Iterator[Array]:
-        """Yield the indices of the next minibatches, on the device."""
-        x, _ = self._train
-        for first in range(0, count, _BLOCK):
-            drawn = self._sampler.draw(min(_BLOCK, count - first))
-            indices = namespace_of(x).asarray(drawn, device=device(x))
-            for k in range(drawn.shape[0]):
-                yield indices[k, ...]
-
-    def _evaluate(self, done: int, bar: Any) -> None:
-        history, network, first = self.history, self.network, self._evaluated
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")
+    def _evaluate(self, progress: Progress) -> None:
+        """Add accuracies and validation loss to the history, unless a checkpoint had them."""
+        history, network, first, done = self.history, self.network, self._evaluated, self._done
+        if history.iterations[-1:] == [done]:
+            return
+        loss = history._losses[-1][-1] if done else None
+        expected = self._ended or self._epoch_ended
+        if done and expected and not all(map(is_finite, (loss, *network.params.values()))):
+            history.stopped = "diverged"
         history.iterations.append(done)
         x, t = self._train
         history.train_accuracy.append(network._accuracy(x[:first, ...], t[:first, ...]))
@@ -241,26 +448,13 @@ class Trainer:
         if self._val is not None:
             x, t = self._val
             history.val_loss.append(float(network.loss_layer.forward(network._evaluate(x), t)))
-        if self.verbose:
-            shown = self._shown(history._losses[-1][-1] if done else None)
-            bar.set_postfix(shown, refresh=False)
-            every = max(1, self.max_iter // self.iter_per_epoch // _LINES)
-            last = done == self.max_iter or history.stopped != "finished"
-            if last or (len(history.iterations) - 1) % every == 0:
-                line = "  ".join(f"{name} {value}" for name, value in shown.items())
-                with contextlib.suppress(OSError):  # Nobody may be reading any more.
-                    bar.write(f"iteration {done:6d}  {line}", file=sys.stderr)
-
-    def _shown(self, loss: Array | None) -> dict[str, str]:
-        """Return the loss of an update and the last accuracies for people to read."""
-        history = self.history
-        shown = {} if loss is None else {"loss": f"{float(loss):.4f}"}
-        shown["train"] = f"{history.train_accuracy[-1]:.4f}"
-        if history.test_accuracy:
-            shown["test"] = f"{history.test_accuracy[-1]:.4f}"
-        if history.val_loss:
-            shown["val_loss"] = f"{history.val_loss[-1]:.4f}"
-        return shown
+        if self.patience is not None:
+            self._early.judge(history.val_loss[-1], done, epoch_ended=self._epoch_ended)
+            history.best_iteration = self._early.best_at_end.iteration
+        last = self._ended or self._stop or history.stopped != "finished"
+        progress.evaluated(loss, last=last)
+        if self.callback is not None:
+            self._call(self.callback, self)
 
 
 def _checked(network: Network, x: Array, t: Array, name: str) -> tuple[Array, Array]:
@@ -283,7 +477,3 @@ def _checked_pair(network: Network, x: Array, t: Array, name: str) -> tuple[Arra
         given, missing = ("t", "x") if x is None else ("x", "t")
         raise ArgumentError(f"{missing}_{name}", f"is None, but {given}_{name} is given; give both")
     return _checked(network, x, t, name)
-
-
-def _copy(x: Array) -> Array:
-    return namespace_of(x).asarray(x, copy=True)
