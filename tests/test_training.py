@@ -65,7 +65,7 @@ class TestHistory:
         network, data = small_network(), blobs(12, seed=1)
         start = network.accuracy(*blobs()), network.accuracy(*data)
         learner = trainer(network, x_test=data[0], t_test=data[1], epochs=40)
-        first_rows = learner._sampler.draw(1)[0]
+        first_rows = learner._updates.sampler.draw(1)[0]
         learner = trainer(network, x_test=data[0], t_test=data[1], epochs=40)
         first_loss = network.loss(blobs()[0][first_rows], blobs()[1][first_rows])
         history = learner.train()

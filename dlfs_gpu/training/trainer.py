@@ -24,6 +24,7 @@ from dlfs_gpu.training.checkpoint import (
 )
 from dlfs_gpu.training.early_stopping import Best, EarlyStopping
 from dlfs_gpu.training.history import History
+from dlfs_gpu.training.inputs import checked, checked_if_given
 from dlfs_gpu.training.progress import Progress
 from dlfs_gpu.training.resuming import (
     network_like,
@@ -35,6 +36,7 @@ from dlfs_gpu.training.resuming import (
     warn_of_other_origin,
 )
 from dlfs_gpu.training.update import GradientKind, Update
+from dlfs_gpu.training.updates import Updates
 
 # Minibatches whose indices are drawn and uploaded together.
 _BLOCK = 1000
@@ -122,9 +124,9 @@ class Trainer:
         self.network = network
         optimizer = make_optimizer(optimizer, **(optimizer_param or {}))
         self.verbose = verbose
-        self._train = _checked(network, x_train, t_train, "train")
-        self._test = _checked_pair(network, x_test, t_test, "test")
-        self._val = _checked_pair(network, x_val, t_val, "val")
+        self._train = checked(network, x_train, t_train, "train")
+        self._test = checked_if_given(network, x_test, t_test, "test")
+        self._val = checked_if_given(network, x_val, t_val, "val")
         self.patience = None if patience is None else check_count("patience", patience)
         if patience is not None and x_val is None:
             raise ArgumentError(
@@ -133,17 +135,17 @@ class Trainer:
         self._evaluated = evaluate_sample_num_per_epoch
         if evaluate_sample_num_per_epoch is not None:
             check_count("evaluate_sample_num_per_epoch", evaluate_sample_num_per_epoch)
-        size = self._train[0].shape[0]
-        self._sampler = MinibatchSampler(size, mini_batch_size, seed=seed)
+        size: int = self._train[0].shape[0]
+        sampler = MinibatchSampler(size, mini_batch_size, seed=seed)
         self.iter_per_epoch = max(size // mini_batch_size, 1)
         if iterations is None:
             self.max_iter = check_count("epochs", epochs) * self.iter_per_epoch
         else:
             self.max_iter = check_count("iterations", iterations)
-        self._update = Update(network, optimizer, *self._train, mini_batch_size, gradient)
+        update = Update(network, optimizer, *self._train, mini_batch_size, gradient)
+        self._updates = Updates(update, sampler)
         self.callback = callback
         self.history = History()
-        self._done = 0
         self._planned = self.max_iter
         self._ended = False  # `train` has done all that was planned
         self._early = EarlyStopping(network)
@@ -154,7 +156,7 @@ class Trainer:
     @property
     def optimizer(self) -> Any:
         """What updates the parameters."""
-        return self._update.optimizer
+        return self._updates.update.optimizer
 
     @property
     def train_loss_list(self) -> list[float]:
@@ -191,12 +193,12 @@ class Trainer:
             self._early.take_best()
             return history
         self._go_on()
-        counts = (self._done, self._planned, self.iter_per_epoch)
+        counts = (self._updates.done, self._planned, self.iter_per_epoch)
         self._at_rest = False
         try:
             with Progress(history, *counts, verbose=self.verbose) as progress:
                 while True:
-                    stopping, self._ended = self._stop, self._done == self._planned
+                    stopping, self._ended = self._stop, self._updates.done == self._planned
                     if stopping or self._ended or self._epoch_ended:
                         self._evaluate(progress)
                         stopping = self._stop
@@ -211,7 +213,7 @@ class Trainer:
                     if time.perf_counter() >= self._due:
                         self._due = math.inf
                         self._call(self._when_due)
-                    self._run(progress)
+                    self._update(progress)
         except BaseException:
             history.stopped = "interrupted"
             raise
@@ -254,27 +256,22 @@ class Trainer:
             "origin": origin(self.network),
             "data": self._digests,
             "settings": {
-                "mini_batch_size": self._sampler.mini_batch_size,
+                "mini_batch_size": self._updates.sampler.mini_batch_size,
                 "evaluate_sample_num_per_epoch": self._evaluated,
                 "iterations": self.max_iter,
-                "gradient": self._update.gradient,
+                "gradient": self._updates.update.gradient,
                 "patience": self.patience,
             },
             "planned": self._planned,
             "network": network_state(self.network, early.last or self.network.params),
             "optimizer": optimizer_state(self.optimizer),
-            "minibatches": self._sampler.rng,
+            "minibatches": self._updates.sampler.rng,
             "best": vars(best),
-            "history": {
-                "iterations": history.iterations[:kept],
-                "train_accuracy": history.train_accuracy[:kept],
-                "test_accuracy": history.test_accuracy[:kept],
-                "val_loss": history.val_loss[:kept],
-                "seconds": history.seconds,
+            "history": history._state(kept)
+            | {
                 "stopped": history.stopped.replace("interrupted", "finished"),
                 "best_iteration": best.iteration,
             },
-            "losses": history.losses,
         }
         write_checkpoint(path, state)
 
@@ -351,13 +348,11 @@ class Trainer:
         saved = with_arrays(saved, lambda x: xp.asarray(x, device=device(first)))
         put_network_state(saved["network"], self.network)
         vars(self.optimizer).update(saved["optimizer"]["attributes"])
-        self._sampler.rng = saved["minibatches"]
+        self._updates.sampler.rng = saved["minibatches"]
         self._planned = saved["planned"]
         self._early.best = self._early.best_at_end = Best(**saved["best"])
-        self._done = saved["losses"].shape[0]
         self.history = History(**saved["history"])
-        if self._done:
-            self.history._losses = [saved["losses"]]
+        self._updates.done = self.history.losses.shape[0]
 
     @cached_property
     def _digests(self) -> dict[str, str | None]:
@@ -366,7 +361,7 @@ class Trainer:
 
     @property
     def _epoch_ended(self) -> bool:
-        return int(self._done) % self.iter_per_epoch == 0
+        return self._updates.done % self.iter_per_epoch == 0
 
     def _evaluations_kept(self) -> int:
         """Return how many evaluations belong to the history when training goes on."""
@@ -379,9 +374,7 @@ class Trainer:
         history, kept = self.history, self._evaluations_kept()
         self._early.take_last()
         if kept < len(history.iterations):
-            for column in (history.iterations, history.train_accuracy, history.test_accuracy):
-                del column[kept:]
-            del history.val_loss[kept:]
+            history._forget(kept)
             self._early.best_at_end = self._early.best
             history.best_iteration = self._early.best.iteration
         history.stopped = "finished"
@@ -399,55 +392,33 @@ class Trainer:
         self._at_rest = False
 
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # `stopped` tells of it, once
-    def _run(self, progress: Progress) -> None:
+    def _update(self, progress: Progress) -> None:
         """Do the next updates of the epoch, up to a block; fewer if something else is due."""
-        x, _ = self._train
-        left = self.iter_per_epoch - self._done % self.iter_per_epoch
-        count = min(_BLOCK, left, self._planned - self._done)
-        bits = self._sampler.rng.bit_generator
-        before = bits.state
-        indices = namespace_of(x).asarray(self._sampler.draw(count), device=device(x))
-        losses: list[Array] = []
-        start = time.perf_counter()
-        try:
-            with self._update.threads():
-                for k in range(count):
-                    losses.append(self._update(indices[k, ...]))
-                    progress.updated(losses[-1])
-                    if self._stop or time.perf_counter() >= self._due:
-                        break
-        finally:
-            self._done += len(losses)
-            if losses:
-                xp = namespace_of(x)
-                self.history._losses.append(xp.stack([xp.asarray(loss) for loss in losses]))
-            if len(losses) < count:
-                # The minibatches that were not used come next.
-                bits.state = before
-                if losses:
-                    self._sampler.draw(len(losses))
-            self.network.backend.synchronize()
-            self.history.seconds += time.perf_counter() - start
+
+        def after(loss: Array) -> bool:
+            progress.updated(loss)
+            return self._stop or time.perf_counter() >= self._due
+
+        done = self._updates.done
+        left = self.iter_per_epoch - done % self.iter_per_epoch
+        self._updates.do(min(_BLOCK, left, self._planned - done), self.history, after)
 
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")
     def _evaluate(self, progress: Progress) -> None:
         """Add accuracies and validation loss to the history, unless a checkpoint had them."""
-        history, network, first, done = self.history, self.network, self._evaluated, self._done
+        history, network, done = self.history, self.network, self._updates.done
         if history.iterations[-1:] == [done]:
             return
         loss = history._losses[-1][-1] if done else None
         expected = self._ended or self._epoch_ended
         if done and expected and not all(map(is_finite, (loss, *network.params.values()))):
             history.stopped = "diverged"
-        history.iterations.append(done)
-        x, t = self._train
-        history.train_accuracy.append(network._accuracy(x[:first, ...], t[:first, ...]))
-        if self._test is not None:
-            x, t = self._test
-            history.test_accuracy.append(network._accuracy(x[:first, ...], t[:first, ...]))
+        train, test = self._accuracy(self._train), self._accuracy(self._test)
+        val_loss = None
         if self._val is not None:
             x, t = self._val
-            history.val_loss.append(float(network.loss_layer.forward(network._evaluate(x), t)))
+            val_loss = float(network.loss_layer.forward(network._evaluate(x), t))
+        history._add(done, train, test, val_loss)
         if self.patience is not None:
             self._early.judge(history.val_loss[-1], done, epoch_ended=self._epoch_ended)
             history.best_iteration = self._early.best_at_end.iteration
@@ -456,24 +427,8 @@ class Trainer:
         if self.callback is not None:
             self._call(self.callback, self)
 
-
-def _checked(network: Network, x: Array, t: Array, name: str) -> tuple[Array, Array]:
-    """Return data ready for the network, or raise what they lack under the names that they have."""
-    try:
-        return network._check(x, t)
-    except ArgumentError as error:
-        if error.argument not in ("x", "t"):
-            raise
-        raise ArgumentError(f"{error.argument}_{name}", error.problem) from error
-    except TypeError as error:
-        raise TypeError(f"x_{name} and t_{name}: {error}") from error
-
-
-def _checked_pair(network: Network, x: Array, t: Array, name: str) -> tuple[Array, Array] | None:
-    """Return data ready for the network, or None if there are none."""
-    if x is None and t is None:
-        return None
-    if x is None or t is None:
-        given, missing = ("t", "x") if x is None else ("x", "t")
-        raise ArgumentError(f"{missing}_{name}", f"is None, but {given}_{name} is given; give both")
-    return _checked(network, x, t, name)
+    def _accuracy(self, data: tuple[Array, Array] | None) -> float | None:
+        if data is None:
+            return None
+        x, t = data
+        return self.network._accuracy(x[: self._evaluated, ...], t[: self._evaluated, ...])
