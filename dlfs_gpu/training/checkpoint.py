@@ -15,8 +15,8 @@ from dlfs_gpu._validation import Array
 from dlfs_gpu.backend import to_numpy
 
 _KIND = "dlfs_gpu checkpoint"
-# Rows of data that are copied from the device together, in bytes.
-_BLOCK = 2**24
+# Elements of data that are copied from the device together, in whole rows.
+_BLOCK = 2**22
 
 
 def write_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
@@ -70,7 +70,7 @@ def digest_of(*arrays: Array) -> str:
     """Return the SHA-256 of arrays: of types, shapes and elements, on any device."""
     digest = hashlib.sha256()
     for x in arrays:
-        rows = max(1, _BLOCK * x.shape[0] // (x.size * x.dtype.itemsize))
+        rows = max(1, _BLOCK * x.shape[0] // x.size)
         for start in range(0, x.shape[0], rows):
             block = np.ascontiguousarray(to_numpy(x[start : start + rows, ...]))
             if start == 0:

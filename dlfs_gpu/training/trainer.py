@@ -10,9 +10,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from array_api_compat import device, is_cupy_array
+from array_api_compat import is_cupy_array
 
-from dlfs_gpu._validation import ArgumentError, Array, check_count, is_finite, namespace_of
+from dlfs_gpu._validation import ArgumentError, Array, check_count, is_finite
 from dlfs_gpu.data.minibatches import MinibatchSampler
 from dlfs_gpu.network import Network
 from dlfs_gpu.optimizers import make_optimizer
@@ -343,9 +343,7 @@ class Trainer:
         return trainer
 
     def _restore(self, saved: dict[str, Any]) -> None:
-        first = next(iter(self.network.params.values()))
-        xp = namespace_of(first)
-        saved = with_arrays(saved, lambda x: xp.asarray(x, device=device(first)))
+        saved = with_arrays(saved, self.network.backend.asarray)
         put_network_state(saved["network"], self.network)
         vars(self.optimizer).update(saved["optimizer"]["attributes"])
         self._updates.sampler.rng = saved["minibatches"]
