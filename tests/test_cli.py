@@ -31,6 +31,8 @@ from dlfs_gpu.training import Trainer
 
 COMMANDS = ("info", "train", "gradcheck", "predict", "chapter4")
 RESULTS = {"model.safetensors", "history.csv", "curves.png", "summary.json"}
+# Of a training that can go on.
+UNFINISHED = RESULTS | {"checkpoint.safetensors"}
 LETTERS = tuple(label for label in range(25) if label != 9)
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(dlfs_gpu.__file__).parents[1])}
 MODEL = "a/model.safetensors"
@@ -292,7 +294,7 @@ class TestResults:
         assert "curves.png" in message
         assert "latex could not be found" in message
         assert summary_in("a")["iterations"] == 2
-        assert names_in("a") == RESULTS - {"curves.png"}
+        assert names_in("a") == UNFINISHED - {"curves.png"}
 
     def test_settings_of_matplotlib_that_fail(self, tmp_path: Path) -> None:
         options = ("--iterations", 1, "--out", "a")
@@ -300,7 +302,7 @@ class TestResults:
         assert result.status == 1
         assert "curves.png" in result.err
         assert "Traceback" not in result.err
-        assert names_in(tmp_path / "a") == RESULTS - {"curves.png"}
+        assert names_in(tmp_path / "a") == UNFINISHED - {"curves.png"}
 
     def test_a_full_disk(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         """Half a file is none, and the run's other files are kept."""
@@ -315,7 +317,7 @@ class TestResults:
         assert result.status == 1
         assert "summary.json" in result.err
         assert "No space left on device" in result.err
-        assert names_in("a") == RESULTS - {"summary.json"}
+        assert names_in("a") == UNFINISHED - {"summary.json"}
 
     @pytest.mark.parametrize("replaced", [False, True])
     def test_a_folder_removed_during_training(
@@ -371,7 +373,7 @@ class TestInterruption:
         rows = rows_of(tmp_path / "a" / "history.csv")
         assert len(rows) == summary["iterations"] + 1
         assert rows[-1]["test_accuracy"], "evaluated where it stopped"
-        assert names_in(tmp_path / "a") == RESULTS
+        assert names_in(tmp_path / "a") == UNFINISHED
 
     @pytest.mark.parametrize(
         ("shell", "status"),

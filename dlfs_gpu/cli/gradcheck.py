@@ -14,7 +14,7 @@ from dlfs_gpu.kernels import kernels_mode, use_kernels
 
 
 @command_with(GradcheckSettings)
-def gradcheck(settings: GradcheckSettings) -> None:
+def gradcheck(settings: GradcheckSettings, given: frozenset[str]) -> None:
     """Check backpropagation by numerical gradients.
 
     Exits with 1 if one is wrong.

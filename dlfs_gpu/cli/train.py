@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import datetime
 import json
-from dataclasses import asdict
+import warnings
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import typer
 
-from dlfs_gpu._validation import ArgumentError, Array, check_fraction, namespace_of
-from dlfs_gpu.backend import Backend, get_backend
+from dlfs_gpu._files import remove_abandoned
+from dlfs_gpu._validation import (
+    ArgumentError,
+    Array,
+    check_fraction,
+    check_not_negative,
+    namespace_of,
+)
+from dlfs_gpu.backend import get_backend
 from dlfs_gpu.cli.data import Data, is_csv, load_data
 from dlfs_gpu.cli.errors import echo_error
+from dlfs_gpu.cli.lock import FolderLock
 from dlfs_gpu.cli.network import make_network
-from dlfs_gpu.cli.results import check_folder, write_results
+from dlfs_gpu.cli.results import cause_of, check_folder, write_results
+from dlfs_gpu.cli.resume import CHECKPOINT, Keeper, is_finished, read_settings
 from dlfs_gpu.cli.settings import TrainingSettings, command_with
 from dlfs_gpu.cli.signals import stop_on_signals
 from dlfs_gpu.kernels import kernels_mode, report, use_kernels
 from dlfs_gpu.model_files import save_model
 from dlfs_gpu.models import MultiLayerNet
-from dlfs_gpu.training import History, Trainer
+from dlfs_gpu.training import Trainer
 from dlfs_gpu.training.curves import plot_curves
 
 # The model first, because it is what a training is for.
@@ -30,34 +40,85 @@ RESULTS = ("model.safetensors", "history.csv", "curves.png", "summary.json")
 
 
 @command_with(TrainingSettings)
-def train(settings: TrainingSettings) -> None:
+def train(settings: TrainingSettings, given: frozenset[str]) -> None:
     """Train a network on digits, MNIST or a CSV file.
 
     Writes model.safetensors, history.csv, curves.png and summary.json. Ctrl-C, SIGTERM and SIGHUP
     end it early: the results are written all the same, and the exit status is 128 and the number
-    of the signal, 130 for Ctrl-C. A second one ends it at once.
+    of the signal, 130 for Ctrl-C. A second one ends it at once. Until it has finished, there is a
+    checkpoint.safetensors too, from which --resume goes on, to the same results.
     """
+    check_not_negative("checkpoint_every", settings.checkpoint_every)
+    if settings.resume is None:
+        _start(settings)
+    else:
+        _resume(settings, given)
+
+
+def _start(settings: TrainingSettings) -> None:
     backend = get_backend(settings.backend)
     data = load_data(settings, backend, settings.test_data)
-    network = make_network(settings, data, backend)
-    trainer = _trainer(settings, data, network)
+    trainer = _trainer(settings, data, make_network(settings, data, backend))
     name = Path(settings.data).stem
     # To the microsecond, because several may be started together.
     now = f"{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"
     folder = settings.out or Path("runs", f"{name}-{now}")
-    inputs = [Path(settings.data), settings.test_data] if is_csv(settings.data) else []
-    check_folder(folder, RESULTS, filter(None, inputs))
+    check_folder(folder, RESULTS, _inputs(settings))
+    with FolderLock(folder) as lock:
+        if (folder / CHECKPOINT).exists():
+            raise ArgumentError(
+                "out",
+                f"is {folder}, where a training is not finished: go on with --resume {folder}, or "
+                f"remove {folder / CHECKPOINT}",
+            )
+        _run(replace(settings, kernels=settings.kernels or kernels_mode()), trainer, data, lock)
 
-    kernels = use_kernels(settings.kernels or kernels_mode())
+
+def _resume(settings: TrainingSettings, given: frozenset[str]) -> None:
+    folder = settings.resume
+    assert folder is not None
+    if not folder.is_dir():
+        raise NotADirectoryError(f"resume is {folder}, which is not a folder")
+    with FolderLock(folder) as lock:
+        if is_finished(folder):
+            typer.echo(f"the training in {folder} is finished: nothing is left to do")
+            return
+        settings = read_settings(settings, given)
+        data = load_data(settings, get_backend(settings.backend), settings.test_data)
+        check_folder(folder, RESULTS, _inputs(settings))
+        x, t, x_val, t_val = _split(settings, data)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            trainer = Trainer.resume(
+                folder / CHECKPOINT, x, t, data.x_test, data.t_test, x_val=x_val, t_val=t_val
+            )
+        for warning in caught:
+            echo_error(str(warning.message))
+        _run(settings, trainer, data, lock)
+
+
+def _run(settings: TrainingSettings, trainer: Trainer, data: Data, lock: FolderLock) -> None:
+    """Train, with a checkpoint until there are results."""
+    folder = lock.folder
+    remove_abandoned(folder)
+    keeper = Keeper(trainer, lock, settings)
+    kernels = use_kernels(settings.kernels or "auto")
     with kernels, stop_on_signals(trainer.stop) as received:
         history = trainer.train()
-        summary = _summary(settings, trainer, backend, folder)
+        kept = history.stopped == "interrupted" and keeper.keep()
+        summary = _summary(settings, trainer, folder)
         summary["signal"] = received[0].name if received else None
-        failures = _write(folder, settings, data, network, history, summary)
+        failures = _write(lock, settings, data, trainer, summary)
+        if history.stopped == "finished" and failures:
+            kept = keeper.keep()
+        elif history.stopped != "interrupted":
+            (folder / CHECKPOINT).unlink(missing_ok=True)
     typer.echo(_description(summary))
     typer.echo(f"results in {folder}")
     for failure in failures:
         echo_error(failure)
+    if kept:
+        typer.echo(f"go on with: dlfs-gpu train --resume {folder}")
     if history.stopped == "diverged":
         echo_error(f"training diverged: the loss is not finite any more; {_remedy(settings)}")
         raise typer.Exit(2)
@@ -65,6 +126,13 @@ def train(settings: TrainingSettings) -> None:
         raise typer.Exit(1)
     if received:
         raise typer.Exit(128 + received[0])
+
+
+def _inputs(settings: TrainingSettings) -> list[Path]:
+    """Return the files that no result may replace."""
+    if not is_csv(settings.data):
+        return []
+    return [Path(settings.data), *([settings.test_data] if settings.test_data else [])]
 
 
 def _trainer(settings: TrainingSettings, data: Data, network: MultiLayerNet) -> Trainer:
@@ -112,11 +180,9 @@ def _split(settings: TrainingSettings, data: Data) -> tuple[Array, Array, Array,
     return x, t, x_val, t_val
 
 
-def _summary(
-    settings: TrainingSettings, trainer: Trainer, backend: Backend, folder: Path
-) -> dict[str, Any]:
+def _summary(settings: TrainingSettings, trainer: Trainer, folder: Path) -> dict[str, Any]:
     """Return the settings and what came of them; what was left open is what was chosen."""
-    history = trainer.history
+    history, backend = trainer.history, trainer.network.backend
     best = history.best_iteration
     last = -1 if best is None else history.iterations.index(best)
     return asdict(settings) | {
@@ -138,14 +204,19 @@ def _summary(
 
 
 def _write(
-    folder: Path,
+    lock: FolderLock,
     settings: TrainingSettings,
     data: Data,
-    network: MultiLayerNet,
-    history: History,
+    trainer: Trainer,
     summary: dict[str, Any],
 ) -> list[str]:
     """Write the results, and return what went wrong."""
+    network: Any = trainer.network
+    history = trainer.history
+    try:
+        lock.take()
+    except OSError as error:
+        return [f"{lock.folder} cannot be written: {cause_of(error)}"]
     origin: dict[str, Any] = {"name": settings.data}
     if data.features:
         origin = {
@@ -155,7 +226,7 @@ def _write(
             "features": data.features,
         }
     return write_results(
-        folder,
+        lock.folder,
         {
             "model.safetensors": lambda path: save_model(
                 path, network, classes=data.classes, data=origin

@@ -151,7 +151,8 @@ class Trainer:
         self._early = EarlyStopping(network)
         self._stop = False
         self._at_rest = True  # no update is half done
-        self._due, self._when_due = math.inf, self.stop
+        self._due = math.inf
+        self._when_due: Callable[[], object] = self.stop
 
     @property
     def optimizer(self) -> Any:
@@ -379,7 +380,7 @@ class Trainer:
         if self._ended:
             self._planned += self.max_iter
 
-    def _call_after(self, seconds: float, function: Callable[[], None]) -> None:
+    def _call_after(self, seconds: float, function: Callable[[], object]) -> None:
         """Have `train` call a function, once, between two updates that many seconds from now."""
         self._due, self._when_due = time.perf_counter() + seconds, function
 
