@@ -16,6 +16,7 @@ from dlfs_gpu._files import remove_abandoned
 from dlfs_gpu._validation import (
     ArgumentError,
     Array,
+    DataError,
     check_fraction,
     check_not_negative,
     namespace_of,
@@ -71,7 +72,8 @@ def _start(settings: TrainingSettings) -> None:
                 f"is {folder}, where a training is not finished: go on with --resume {folder}, or "
                 f"remove {folder / CHECKPOINT}",
             )
-        _run(replace(settings, kernels=settings.kernels or kernels_mode()), trainer, data, lock)
+        chosen = {"kernels": settings.kernels or kernels_mode(), "lr": trainer.optimizer.lr}
+        _run(replace(settings, **chosen), trainer, data, lock)
 
 
 def _resume(settings: TrainingSettings, given: frozenset[str]) -> None:
@@ -89,9 +91,13 @@ def _resume(settings: TrainingSettings, given: frozenset[str]) -> None:
         x, t, x_val, t_val = _split(settings, data)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            trainer = Trainer.resume(
-                folder / CHECKPOINT, x, t, data.x_test, data.t_test, x_val=x_val, t_val=t_val
-            )
+            path = folder / CHECKPOINT
+            try:
+                trainer = Trainer.resume(
+                    path, x, t, data.x_test, data.t_test, x_val=x_val, t_val=t_val
+                )
+            except ArgumentError as error:
+                raise DataError(f"{path} is of other data: {error}") from error
         for warning in caught:
             echo_error(str(warning.message))
         _run(settings, trainer, data, lock)
@@ -105,13 +111,15 @@ def _run(settings: TrainingSettings, trainer: Trainer, data: Data, lock: FolderL
     kernels = use_kernels(settings.kernels or "auto")
     with kernels, stop_on_signals(trainer.stop) as received:
         history = trainer.train()
-        kept = history.stopped == "interrupted" and keeper.keep()
+        unfinished = history.stopped == "interrupted"
+        kept = unfinished and keeper.keep()
         summary = _summary(settings, trainer, folder)
         summary["signal"] = received[0].name if received else None
         failures = _write(lock, settings, data, trainer, summary)
-        if history.stopped == "finished" and failures:
+        # Of a training that has diverged there is no model to be written.
+        if failures and history.stopped in ("finished", "early"):
             kept = keeper.keep()
-        elif history.stopped != "interrupted":
+        elif not unfinished:
             (folder / CHECKPOINT).unlink(missing_ok=True)
     typer.echo(_description(summary))
     typer.echo(f"results in {folder}")
