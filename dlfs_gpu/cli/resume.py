@@ -99,10 +99,10 @@ def read_settings(given: TrainingSettings, names: Collection[str]) -> TrainingSe
     if not isinstance(there, dict) or there.keys() != {field.name for field in fields(given)}:
         raise DataError(f"{path} is not of a training by this version's train")
     there["out"] = str(folder)
-    places = [*_PLACES, *(["data", "test_data"] if is_csv(there["data"]) else [])]
     for name in names:
         value = _plain(getattr(given, name))
-        if name in places:
+        moved = name in ("data", "test_data") and is_csv(str(value)) and is_csv(str(there[name]))
+        if name in _PLACES or moved:
             there[name] = value
         elif value != there[name]:
             raise ArgumentError(
