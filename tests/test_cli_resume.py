@@ -187,6 +187,22 @@ class TestResume:
         assert result == (0, "the training in straight is finished: nothing is left to do\n", "")
         assert contents("straight") == before
 
+    def test_a_training_that_began_over_a_finished_one(
+        self, run: Run, straight: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What goes on is the new one, even if it was not given time for an update."""
+        assert run("train", "--iterations", 1, "--out", "a").status == 0
+
+        def fail(update: Update, indices: Any) -> None:
+            raise ZeroDivisionError
+
+        with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+            patch.setattr(Update, "__call__", fail)
+            run("train", *OPTIONS, "--out", "a")
+        assert names_in("a") == UNFINISHED
+        assert run("train", "--resume", "a").status == 0
+        assert_same(straight)
+
     def test_nothing_to_go_on_from(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         Path("a").mkdir()
         refused(run("train", "--resume", "a"), "a holds no checkpoint.safetensors")

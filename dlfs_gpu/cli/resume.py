@@ -23,11 +23,11 @@ CHECKPOINT = "checkpoint.safetensors"
 # Of the time, at most one part in so many is spent on checkpoints.
 _SHARE = 100
 # What may change between a run and its continuation: where things are, and how often they are kept.
-_PLACES = ("resume", "backend", "data_dir", "checkpoint_every")
+_PLACES = ("backend", "data_dir", "checkpoint_every")
 
 
 class Keeper:
-    """Keeps the checkpoint of a training.
+    """Keeps the checkpoint of a training: from its first update on, and then every so often.
 
     Parameters
     ----------
@@ -44,7 +44,8 @@ class Keeper:
         self._every = settings.checkpoint_every
         self._notes = {name: _plain(value) for name, value in asdict(settings).items()}
         self._failed = False
-        self._again(0.0)
+        if self._every:
+            trainer._call_after(0.0, self.keep)
 
     def keep(self) -> bool:
         """Write a checkpoint, unless there should be none, and say whether it is written.
@@ -66,22 +67,23 @@ class Keeper:
             self._failed = True
             return False
         finally:
-            self._again(time.perf_counter() - start)
+            took = time.perf_counter() - start
+            self._trainer._call_after(max(self._every, _SHARE * took), self.keep)
         return True
 
-    def _again(self, took: float) -> None:
-        if self._every:
-            self._trainer._call_after(max(self._every, _SHARE * took), self.keep)
 
-
-def read_settings(given: TrainingSettings, names: Collection[str]) -> TrainingSettings:
-    """Return the settings in the folder ``given.resume``.
+def read_settings(
+    folder: Path, settings: TrainingSettings, given: Collection[str]
+) -> TrainingSettings:
+    """Return the settings of the training in a folder.
 
     Parameters
     ----------
-    given : TrainingSettings
-    names : collection of str
-        Those settings that were really given.
+    folder : Path
+    settings : TrainingSettings
+        What to go on with.
+    given : collection of str
+        The names of those that were really given.
 
     Raises
     ------
@@ -90,17 +92,16 @@ def read_settings(given: TrainingSettings, names: Collection[str]) -> TrainingSe
     OSError, DataError
         If there is no checkpoint that can be read.
     """
-    folder = given.resume
-    assert folder is not None
     path = folder / CHECKPOINT
     if not path.exists():
         raise FileNotFoundError(f"{folder} holds no {CHECKPOINT} to go on from")
     there = read_checkpoint(path)["notes"]
-    if not isinstance(there, dict) or there.keys() != {field.name for field in fields(given)}:
+    if not isinstance(there, dict) or there.keys() != {field.name for field in fields(settings)}:
         raise DataError(f"{path} is not of a training by this version's train")
     there["out"] = str(folder)
-    for name in names:
-        value = _plain(getattr(given, name))
+    there["resume"] = str(folder)
+    for name in given:
+        value = _plain(getattr(settings, name))
         moved = name in ("data", "test_data") and is_csv(str(value)) and is_csv(str(there[name]))
         if name in _PLACES or moved:
             there[name] = value

@@ -53,7 +53,7 @@ def train(settings: TrainingSettings, given: frozenset[str]) -> None:
     if settings.resume is None:
         _start(settings)
     else:
-        _resume(settings, given)
+        _resume(settings.resume, settings, given)
 
 
 def _start(settings: TrainingSettings) -> None:
@@ -76,16 +76,14 @@ def _start(settings: TrainingSettings) -> None:
         _run(replace(settings, **chosen), trainer, data, lock)
 
 
-def _resume(settings: TrainingSettings, given: frozenset[str]) -> None:
-    folder = settings.resume
-    assert folder is not None
+def _resume(folder: Path, settings: TrainingSettings, given: frozenset[str]) -> None:
     if not folder.is_dir():
         raise NotADirectoryError(f"resume is {folder}, which is not a folder")
     with FolderLock(folder) as lock:
         if is_finished(folder):
             typer.echo(f"the training in {folder} is finished: nothing is left to do")
             return
-        settings = read_settings(settings, given)
+        settings = read_settings(folder, settings, given)
         data = load_data(settings, get_backend(settings.backend), settings.test_data)
         check_folder(folder, RESULTS, _inputs(settings))
         x, t, x_val, t_val = _split(settings, data)
