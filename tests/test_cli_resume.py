@@ -196,9 +196,10 @@ class TestResume:
         def fail(update: Update, indices: Any) -> None:
             raise ZeroDivisionError
 
-        with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        with monkeypatch.context() as patch:
             patch.setattr(Update, "__call__", fail)
-            run("train", *OPTIONS, "--out", "a")
+            with pytest.raises(ZeroDivisionError):
+                run("train", *OPTIONS, "--out", "a")
         assert names_in("a") == UNFINISHED
         assert run("train", "--resume", "a").status == 0
         assert_same(straight)
