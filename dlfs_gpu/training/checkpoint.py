@@ -112,7 +112,7 @@ def _decoded(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
         return {key: _decoded(part, arrays) for key, part in content.items()}
     if kind == "generator":
         state, seeds = _decoded(content, arrays)
-        bits = getattr(np.random, state["bit_generator"])(np.random.SeedSequence(**seeds))
+        bits = getattr(np.random, state["bit_generator"])()
         bits.state = state
         return np.random.Generator(bits)
     parts = [_decoded(part, arrays) for part in content]
