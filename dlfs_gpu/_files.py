@@ -25,7 +25,7 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
 
 
 _PREFIX = ".dlfs_gpu-"  # of unfinished files, and of folders of them
-_ABANDONED = 3600  # seconds after which nobody still writes them
+_ABANDONED = 3600  # seconds after which nobody still writes to a file
 
 
 @contextlib.contextmanager
@@ -43,6 +43,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
             yield part
             _write_through(part)
             part.replace(path)
+            _write_names_through(path.parent)
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
@@ -53,28 +54,37 @@ def whole_results(folder: Path, names: Sequence[str]) -> Iterator[Path]:
     """Yield a folder to write files to, which replace those in `folder` together.
 
     Nothing is replaced if the ``with`` block ends with an error. A file among `names` that is not
-    written is removed from `folder`: it would be one of other results. The last of `names` is
+    written is removed from `folder`: it would be one of other results. Of several, the last is
     removed first and put in place last: where it is, all are of the same results, even if a run
-    was killed in between. What such a run left behind is removed an hour later. What cannot be
-    written is an OSError that names `folder`, or the file in it.
+    was killed in between. What cannot be written is an OSError that names `folder`, or the file in
+    it.
     """
     _make(folder)
-    for left in folder.glob(_PREFIX + "*/"):
-        with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > _ABANDONED:
-                shutil.rmtree(left)
     temporary = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=folder)
     with temporary as part, _named(Path(part), folder):
         yield Path(part)
         written = [name for name in names if Path(part, name).exists()]
         for name in written:
             _write_through(Path(part, name))
-        (folder / names[-1]).unlink(missing_ok=True)
+        if len(names) > 1:
+            (folder / names[-1]).unlink(missing_ok=True)
         for name in names:
             if name in written:
                 os.replace(Path(part, name), folder / name)
             else:
                 (folder / name).unlink(missing_ok=True)
+        _write_names_through(folder)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what killed runs have left in a folder where no other run is at work."""
+    for left in folder.glob(_PREFIX + "*"):
+        with contextlib.suppress(OSError):
+            if left.is_dir():
+                shutil.rmtree(left)
+            # A file may be another command's.
+            elif time.time() - left.stat().st_mtime > _ABANDONED:
+                left.unlink()
 
 
 def output_folder(path: Path, names: Collection[str] = ()) -> Path:
@@ -118,3 +128,13 @@ def _write_through(path: Path) -> None:
     """Have the system put a file on the disk, so that a power cut leaves it or the one before."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def _write_names_through(folder: Path) -> None:
+    """Have the system put the names in a folder on the disk, where it knows such a thing."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

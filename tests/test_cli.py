@@ -31,6 +31,8 @@ from dlfs_gpu.training import Trainer
 
 COMMANDS = ("info", "train", "gradcheck", "predict", "chapter4")
 RESULTS = {"model.safetensors", "history.csv", "curves.png", "summary.json"}
+# Of a training that can go on.
+UNFINISHED = RESULTS | {"checkpoint.safetensors"}
 LETTERS = tuple(label for label in range(25) if label != 9)
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(dlfs_gpu.__file__).parents[1])}
 MODEL = "a/model.safetensors"
@@ -296,7 +298,7 @@ class TestResults:
         assert "curves.png" in message
         assert "latex could not be found" in message
         assert summary_in("a")["iterations"] == 2
-        assert names_in("a") == RESULTS - {"curves.png"}
+        assert names_in("a") == UNFINISHED - {"curves.png"}
 
     def test_settings_of_matplotlib_do_not_matter(self, tmp_path: Path) -> None:
         (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfigure.dpi: 1e9\n")
@@ -336,7 +338,7 @@ class TestResults:
         assert result.status == 1
         assert "summary.json" in result.err
         assert "No space left on device" in result.err
-        assert names_in("a") == RESULTS - {"summary.json"}
+        assert names_in("a") == UNFINISHED - {"summary.json"}
 
     @pytest.mark.parametrize("replaced", [False, True])
     def test_a_folder_removed_during_training(
@@ -392,7 +394,7 @@ class TestInterruption:
         rows = rows_of(tmp_path / "a" / "history.csv")
         assert len(rows) == summary["iterations"] + 1
         assert rows[-1]["test_accuracy"], "evaluated where it stopped"
-        assert names_in(tmp_path / "a") == RESULTS
+        assert names_in(tmp_path / "a") == UNFINISHED
 
     @pytest.mark.parametrize(
         ("shell", "status"),

@@ -10,7 +10,13 @@ from typing import Any
 
 import pytest
 
-from dlfs_gpu._files import open_regular, output_folder, whole_file, whole_results
+from dlfs_gpu._files import (
+    open_regular,
+    output_folder,
+    remove_abandoned,
+    whole_file,
+    whole_results,
+)
 
 NAMES = ("a", "b", "c")
 needs_fifo = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
@@ -203,17 +209,37 @@ class TestWholeResults:
         )
         assert subprocess.run([sys.executable, "-c", script, str(tmp_path)]).returncode == 9
         (left,) = tmp_path.iterdir()
-        os.utime(left, (0, 0))
-        with whole_results(tmp_path, NAMES) as part:
+        assert left.is_dir()
+        (tmp_path / "a").write_text("the user's")
+        remove_abandoned(tmp_path)
+        assert contents(tmp_path) == {"a": "the user's"}
+
+    def test_a_file_that_another_command_writes_is_left_alone(self, tmp_path: Path) -> None:
+        with whole_file(tmp_path / "a") as part:
+            part.write_text("new")
+            remove_abandoned(tmp_path)
+        assert contents(tmp_path) == {"a": "new"}
+        with whole_file(tmp_path / "a") as part:
+            part.touch()
+            os.utime(part, (0, 0))
+            remove_abandoned(tmp_path)
+            assert not part.exists()
+            part.touch()
+
+    def test_a_single_file_is_there_all_the_time(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "a").write_text("old")
+        replace = os.replace
+
+        def look(source: Any, target: Any) -> None:
+            assert (tmp_path / "a").read_text() == "old"
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", look)
+        with whole_results(tmp_path, ["a"]) as part:
             (part / "a").write_text("new")
         assert contents(tmp_path) == {"a": "new"}
-
-    def test_live_runs_are_left_alone(self, tmp_path: Path) -> None:
-        with whole_results(tmp_path, NAMES) as one:
-            with whole_results(tmp_path, NAMES) as two:
-                (two / "a").write_text("second")
-            (one / "b").write_text("first")
-        assert contents(tmp_path) == {"b": "first"}
 
 
 class TestOutputFolder:

@@ -15,7 +15,7 @@ from dlfs_gpu.processes import Processes, world
 
 
 @command_with(GradcheckSettings)
-def gradcheck(settings: GradcheckSettings) -> None:
+def gradcheck(settings: GradcheckSettings, given: frozenset[str]) -> None:
     """Check backpropagation by numerical gradients.
 
     Exits with 1 if one is wrong.

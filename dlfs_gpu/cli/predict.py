@@ -23,7 +23,7 @@ _PREDICTIONS = "predictions.csv"
 
 
 @command_with(PredictionSettings)
-def predict(settings: PredictionSettings) -> None:
+def predict(settings: PredictionSettings, given: frozenset[str]) -> None:
     """Answer for data with a trained network.
 
     Prints the share of right answers, or, of data without labels, the answers, and writes the

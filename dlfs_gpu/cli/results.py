@@ -48,13 +48,14 @@ def write_results(folder: Path, writers: Mapping[str, Callable[[Path], object]])
                 # A plot may fail in any way that matplotlib, its settings, or LaTeX can.
                 except Exception as error:
                     (part / name).unlink(missing_ok=True)
-                    failures.append(f"{folder / name} is not written: {_cause(error)}")
+                    failures.append(f"{folder / name} is not written: {cause_of(error)}")
     except OSError as error:
-        failures.append(f"{folder} cannot be written: {_cause(error)}")
+        failures.append(f"{folder} cannot be written: {cause_of(error)}")
     return failures
 
 
-def _cause(error: Exception) -> str:
+def cause_of(error: Exception) -> str:
+    """Return why a file could not be written, for people to read."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, ArgumentError | MemoryError):

@@ -22,15 +22,27 @@ Settings = TypeVar("Settings")
 
 def command_with(
     settings: type[Settings],
-) -> Callable[[Callable[[Settings], None]], Callable[..., None]]:
-    """Make a function of settings a command whose options are the fields of a dataclass."""
+) -> Callable[[Callable[[Settings, frozenset[str]], None]], Callable[..., None]]:
+    """Make a function of settings a command whose options are the fields of a dataclass.
 
-    def decorate(function: Callable[[Settings], None]) -> Callable[..., None]:
+    The function also gets the names of those settings that were really given.
+    """
+
+    def decorate(function: Callable[[Settings, frozenset[str]], None]) -> Callable[..., None]:
         @functools.wraps(function)
-        def command(**values: Any) -> None:
-            function(settings(**values))
+        def command(ctx: typer.Context, **values: Any) -> None:
+            given = {
+                name
+                for name in values
+                if "DEFAULT" not in getattr(ctx.get_parameter_source(name), "name", "DEFAULT")
+            }
+            function(settings(**values), frozenset(given))
 
-        vars(command)["__signature__"] = inspect.signature(settings)
+        signature = inspect.signature(settings)
+        context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+        vars(command)["__signature__"] = signature.replace(
+            parameters=[context, *signature.parameters.values()]
+        )
         return command
 
     return decorate
@@ -142,6 +154,13 @@ class TrainingSettings(NetworkSettings):
     out: Annotated[
         Path | None,
         path_option("Folder for the results; old ones are replaced.  [default: runs/DATA-TIME]"),
+    ] = None
+    checkpoint_every: Annotated[
+        float, Option(help="Seconds after which what is done is kept in --out; 0 for never.")
+    ] = 30.0
+    resume: Annotated[
+        Path | None,
+        path_option("Folder of a training that was killed or stopped, to go on with all settings."),
     ] = None
 
 

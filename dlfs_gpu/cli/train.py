@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
-from dataclasses import asdict
+import warnings
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import typer
 
-from dlfs_gpu._validation import ArgumentError, Array, check_fraction, namespace_of
-from dlfs_gpu.backend import Backend, get_backend
+from dlfs_gpu._files import remove_abandoned
+from dlfs_gpu._validation import (
+    ArgumentError,
+    Array,
+    DataError,
+    check_fraction,
+    check_not_negative,
+    namespace_of,
+)
+from dlfs_gpu.backend import get_backend
 from dlfs_gpu.cli.data import Data, is_csv, load_data
 from dlfs_gpu.cli.errors import echo_error
+from dlfs_gpu.cli.lock import FolderLock
 from dlfs_gpu.cli.network import make_network
-from dlfs_gpu.cli.results import check_folder, write_results
+from dlfs_gpu.cli.results import cause_of, check_folder, write_results
+from dlfs_gpu.cli.resume import CHECKPOINT, Keeper, is_finished, read_settings
 from dlfs_gpu.cli.settings import TrainingSettings, command_with
 from dlfs_gpu.cli.signals import stop_on_signals
 from dlfs_gpu.kernels import kernels_mode, report, use_kernels
 from dlfs_gpu.model_files import save_model
 from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.processes import Processes, world
-from dlfs_gpu.training import History, Trainer
+from dlfs_gpu.training import Trainer
 from dlfs_gpu.training.curves import plot_curves
 
 # The model first, because it is what a training is for.
@@ -31,34 +43,114 @@ RESULTS = ("model.safetensors", "history.csv", "curves.png", "summary.json")
 
 
 @command_with(TrainingSettings)
-def train(settings: TrainingSettings) -> None:
+def train(settings: TrainingSettings, given: frozenset[str]) -> None:
     """Train a network on digits, MNIST or a CSV file.
 
     Writes model.safetensors, history.csv, curves.png and summary.json. Ctrl-C, SIGTERM and SIGHUP
     end it early: the results are written all the same, and the exit status is 128 and the number
-    of the signal, 130 for Ctrl-C. A second one ends it at once.
+    of the signal, 130 for Ctrl-C. A second one ends it at once. Until it has finished, there is a
+    checkpoint.safetensors too, from which --resume goes on, to the same results.
     """
+    check_not_negative("checkpoint_every", settings.checkpoint_every)
     processes = Processes(world() if settings.mpi else None)
     processes.deal_gpus()
+    if settings.resume is None:
+        _start(settings, processes)
+    else:
+        _resume(settings.resume, settings, given, processes)
+
+
+def _start(settings: TrainingSettings, processes: Processes) -> None:
     backend = get_backend(settings.backend)
     data = processes.from_root(lambda: load_data(settings, backend, settings.test_data))
-    network = make_network(settings, data, backend)
-    trainer = _trainer(settings, data, network, processes)
+    trainer = _trainer(settings, data, make_network(settings, data, backend), processes)
     name = Path(settings.data).stem
     # To the microsecond, because several may be started together.
     now = f"{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"
     folder = settings.out or Path("runs", f"{name}-{now}")
-    inputs = [Path(settings.data), settings.test_data] if is_csv(settings.data) else []
-    processes.from_root(lambda: check_folder(folder, RESULTS, filter(None, inputs)))
+    lock = FolderLock(folder)
+    with contextlib.ExitStack() as locked:
 
-    kernels = use_kernels(settings.kernels or kernels_mode())
+        def begin() -> None:
+            check_folder(folder, RESULTS, _inputs(settings))
+            locked.enter_context(lock)
+            if (folder / CHECKPOINT).exists():
+                raise ArgumentError(
+                    "out",
+                    f"is {folder}, where a training is not finished: go on with --resume {folder}, "
+                    f"or remove {folder / CHECKPOINT}",
+                )
+
+        processes.from_root(begin)
+        chosen = {"kernels": settings.kernels or kernels_mode(), "lr": trainer.optimizer.lr}
+        _run(replace(settings, **chosen), trainer, data, lock, processes)
+
+
+def _resume(
+    folder: Path, settings: TrainingSettings, given: frozenset[str], processes: Processes
+) -> None:
+    lock = FolderLock(folder)
+    with contextlib.ExitStack() as locked:
+
+        def begin() -> TrainingSettings | None:
+            if not folder.is_dir():
+                raise NotADirectoryError(f"resume is {folder}, which is not a folder")
+            locked.enter_context(lock)
+            if is_finished(folder):
+                typer.echo(f"the training in {folder} is finished: nothing is left to do")
+                return None
+            found = replace(read_settings(folder, settings, given), mpi=settings.mpi)
+            check_folder(folder, RESULTS, _inputs(found))
+            return found
+
+        found = processes.from_root(begin)
+        if found is None:
+            return
+        backend = get_backend(found.backend)
+        data = processes.from_root(lambda: load_data(found, backend, found.test_data))
+        x, t, x_val, t_val = _split(found, data)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            path = folder / CHECKPOINT
+            try:
+                trainer = Trainer.resume(
+                    path,
+                    x,
+                    t,
+                    data.x_test,
+                    data.t_test,
+                    x_val=x_val,
+                    t_val=t_val,
+                    comm=processes.comm,
+                )
+            except ArgumentError as error:
+                raise DataError(f"{path} is of other data: {error}") from error
+        if processes.rank == 0:
+            for warning in caught:
+                echo_error(str(warning.message))
+        _run(found, trainer, data, lock, processes)
+
+
+def _run(
+    settings: TrainingSettings,
+    trainer: Trainer,
+    data: Data,
+    lock: FolderLock,
+    processes: Processes,
+) -> None:
+    """Train, with a checkpoint until there are results."""
+    keeper: Keeper | None = None
+    if processes.rank == 0:
+        remove_abandoned(lock.folder)
+        keeper = Keeper(trainer, lock, settings)
+    kernels = use_kernels(settings.kernels or "auto")
     with kernels, stop_on_signals(trainer.stop) as received:
         history = trainer.train()
         signal = processes.first(received[0] if received else None)
-        summary = _summary(settings, trainer, backend, folder)
+        summary = _summary(settings, trainer, lock.folder)
         summary |= {"signal": signal and signal.name, "processes": processes.size}
         failures = processes.from_root(
-            lambda: _report(folder, settings, data, network, history, summary)
+            lambda: _finish(settings, trainer, data, lock, keeper, summary)
         )
     if history.stopped == "diverged":
         raise typer.Exit(2)
@@ -68,23 +160,40 @@ def train(settings: TrainingSettings) -> None:
         raise typer.Exit(128 + signal)
 
 
-def _report(
-    folder: Path,
+def _finish(
     settings: TrainingSettings,
+    trainer: Trainer,
     data: Data,
-    network: MultiLayerNet,
-    history: History,
+    lock: FolderLock,
+    keeper: Any,
     summary: dict[str, Any],
 ) -> list[str]:
     """Write and show the results, and return what could not be written."""
-    failures = _write(folder, settings, data, network, history, summary)
+    folder, stopped = lock.folder, trainer.history.stopped
+    unfinished = stopped == "interrupted"
+    kept = unfinished and keeper.keep()
+    failures = _write(lock, settings, data, trainer, summary)
+    # Of a training that has diverged there is no model to be written.
+    if failures and stopped in ("finished", "early"):
+        kept = keeper.keep()
+    elif not unfinished:
+        (folder / CHECKPOINT).unlink(missing_ok=True)
     typer.echo(_description(summary))
     typer.echo(f"results in {folder}")
     for failure in failures:
         echo_error(failure)
-    if history.stopped == "diverged":
+    if kept:
+        typer.echo(f"go on with: dlfs-gpu train --resume {folder}")
+    if stopped == "diverged":
         echo_error(f"training diverged: the loss is not finite any more; {_remedy(settings)}")
     return failures
+
+
+def _inputs(settings: TrainingSettings) -> list[Path]:
+    """Return the files that no result may replace."""
+    if not is_csv(settings.data):
+        return []
+    return [Path(settings.data), *([settings.test_data] if settings.test_data else [])]
 
 
 def _trainer(
@@ -135,11 +244,9 @@ def _split(settings: TrainingSettings, data: Data) -> tuple[Array, Array, Array,
     return x, t, x_val, t_val
 
 
-def _summary(
-    settings: TrainingSettings, trainer: Trainer, backend: Backend, folder: Path
-) -> dict[str, Any]:
+def _summary(settings: TrainingSettings, trainer: Trainer, folder: Path) -> dict[str, Any]:
     """Return the settings and what came of them; what was left open is what was chosen."""
-    history = trainer.history
+    history, backend = trainer.history, trainer.network.backend
     best = history.best_iteration
     last = -1 if best is None else history.iterations.index(best)
     return asdict(settings) | {
@@ -161,14 +268,19 @@ def _summary(
 
 
 def _write(
-    folder: Path,
+    lock: FolderLock,
     settings: TrainingSettings,
     data: Data,
-    network: MultiLayerNet,
-    history: History,
+    trainer: Trainer,
     summary: dict[str, Any],
 ) -> list[str]:
     """Write the results, and return what went wrong."""
+    network: Any = trainer.network
+    history = trainer.history
+    try:
+        lock.take()
+    except OSError as error:
+        return [f"{lock.folder} cannot be written: {cause_of(error)}"]
     origin: dict[str, Any] = {"name": settings.data}
     if data.features:
         origin = {
@@ -178,7 +290,7 @@ def _write(
             "features": data.features,
         }
     return write_results(
-        folder,
+        lock.folder,
         {
             "model.safetensors": lambda path: save_model(
                 path, network, classes=data.classes, data=origin

@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from dlfs_gpu._files import whole_file
 from dlfs_gpu._validation import Array, namespace_of
 from dlfs_gpu.backend import to_numpy
+
+# What has an entry for each.
+_EVALUATIONS = ("iterations", "train_accuracy", "test_accuracy", "val_loss")
 
 
 @dataclass
@@ -47,11 +51,8 @@ class History:
     @property
     def losses(self) -> np.ndarray:
         """Loss of the minibatch of each iteration, copied from the device."""
-        if not self._losses:
-            return np.empty(0)
-        losses = namespace_of(self._losses[0]).concat(self._losses)
-        self._losses = [losses]
-        return to_numpy(losses)
+        self._join()
+        return to_numpy(self._losses[0]) if self._losses else np.empty(0)
 
     @property
     def iterations_per_second(self) -> float:
@@ -72,3 +73,23 @@ class History:
             writer.writerow(["iteration", *columns])
             for i in range(len(columns["loss"]) + 1):
                 writer.writerow([i, *(column.get(i, "") for column in columns.values())])
+
+    def _join(self) -> None:
+        if self._losses:
+            self._losses = [namespace_of(self._losses[0]).concat(self._losses)]
+
+    def _state(self, evaluations: int) -> dict[str, Any]:
+        """Return the arguments that make this history again, with so many evaluations."""
+        self._join()
+        return vars(self) | {name: getattr(self, name)[:evaluations] for name in _EVALUATIONS}
+
+    def _add(self, *evaluation: float | None) -> None:
+        """Add an evaluation: a value for each of `_EVALUATIONS`, None where there are no data."""
+        for name, value in zip(_EVALUATIONS, evaluation, strict=True):
+            if value is not None:
+                getattr(self, name).append(value)
+
+    def _forget(self, evaluations: int) -> None:
+        """Take back all evaluations but so many, the first."""
+        for name in _EVALUATIONS:
+            del getattr(self, name)[evaluations:]

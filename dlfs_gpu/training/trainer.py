@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import math
-import sys
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-from array_api_compat import device
+from array_api_compat import is_cupy_array
 
-from dlfs_gpu._validation import ArgumentError, Array, check_count, is_finite, namespace_of
+from dlfs_gpu._validation import ArgumentError, Array, check_count, is_finite
 from dlfs_gpu.data.minibatches import MinibatchSampler
 from dlfs_gpu.network import Network
 from dlfs_gpu.optimizers import make_optimizer
 from dlfs_gpu.processes import Processes
+from dlfs_gpu.training.checkpoint import (
+    digest_of,
+    read_checkpoint,
+    with_arrays,
+    write_checkpoint,
+)
+from dlfs_gpu.training.early_stopping import Best, EarlyStopping
 from dlfs_gpu.training.history import History
+from dlfs_gpu.training.inputs import checked, checked_if_given
+from dlfs_gpu.training.progress import Progress
+from dlfs_gpu.training.resuming import (
+    network_like,
+    network_state,
+    optimizer_like,
+    optimizer_state,
+    origin,
+    put_network_state,
+    warn_of_other_origin,
+)
 from dlfs_gpu.training.sharing import accuracy, make_update, mean_loss, start_together
 from dlfs_gpu.training.update import GradientKind
+from dlfs_gpu.training.updates import Updates
 
 # Minibatches whose indices are drawn and uploaded together.
 _BLOCK = 1000
-# Seconds between looks at the loss for the progress bar; each waits for the device.
-_REFRESH = 1.0
-# Of more epochs than twice this, only about so many get a line.
-_LINES = 40
 
 
 class Trainer:
@@ -63,14 +77,16 @@ class Trainer:
         Validation data, for `patience`.
     patience : int, optional
         Stop early when the validation loss has not fallen for this many epochs, and in any case
-        end with the weights, and the optimizer's state, for which it was least (6.4; never decided
-        on test data).
+        end with the weights for which it was least (6.4; never decided on test data).
+    callback : callable, optional
+        Called with the trainer after each evaluation, in every process. It may call `save` or
+        `stop`; an exception in it ends training, as one anywhere else does.
     comm : mpi4py.MPI.Intracomm, optional
         Processes that train together, each with the same arguments: numerical gradients are shared
         by parameters, backpropagation and evaluations by samples, so that no layer may make one
         sample depend on others. All end with the same network and history, whose bits do not
         depend on how many they are. They start with the first one's parameters, optimizer and
-        random numbers, and stop together. The first one alone shows lines.
+        random numbers, and stop together. The first one alone shows lines and writes checkpoints.
 
     Attributes
     ----------
@@ -78,7 +94,7 @@ class Trainer:
     iter_per_epoch, max_iter : int
         Updates in an epoch, and in all.
     history : History
-        Of the last call to `train`.
+        Of all calls to `train`.
 
     Raises
     ------
@@ -114,15 +130,16 @@ class Trainer:
         x_val: Array = None,
         t_val: Array = None,
         patience: int | None = None,
+        callback: Callable[[Trainer], object] | None = None,
         comm: Any = None,
     ) -> None:
         self.network = network
         optimizer = make_optimizer(optimizer, **(optimizer_param or {}))
         self._processes = Processes(comm)
         self.verbose = verbose and self._processes.rank == 0
-        self._train = _checked(network, x_train, t_train, "train")
-        self._test = _checked_pair(network, x_test, t_test, "test")
-        self._val = _checked_pair(network, x_val, t_val, "val")
+        self._train = checked(network, x_train, t_train, "train")
+        self._test = checked_if_given(network, x_test, t_test, "test")
+        self._val = checked_if_given(network, x_val, t_val, "val")
         self.patience = None if patience is None else check_count("patience", patience)
         if patience is not None and x_val is None:
             raise ArgumentError(
@@ -131,23 +148,31 @@ class Trainer:
         self._evaluated = evaluate_sample_num_per_epoch
         if evaluate_sample_num_per_epoch is not None:
             check_count("evaluate_sample_num_per_epoch", evaluate_sample_num_per_epoch)
-        size = self._train[0].shape[0]
-        self._sampler = MinibatchSampler(size, mini_batch_size, seed=seed)
+        size: int = self._train[0].shape[0]
+        sampler = MinibatchSampler(size, mini_batch_size, seed=seed)
         self.iter_per_epoch = max(size // mini_batch_size, 1)
         if iterations is None:
             self.max_iter = check_count("epochs", epochs) * self.iter_per_epoch
         else:
             self.max_iter = check_count("iterations", iterations)
-        self._update = make_update(
+        update = make_update(
             network, optimizer, *self._train, mini_batch_size, gradient, self._processes
         )
-        self._stop = self._stopping = False
+        self._updates = Updates(update, sampler)
+        self.callback = callback
         self.history = History()
+        self._planned = self.max_iter
+        self._ended = False  # `train` has done all that was planned
+        self._early = EarlyStopping(network)
+        self._stop = False
+        self._at_rest = True  # no update is half done
+        self._due = math.inf
+        self._when_due: Callable[[], object] | None = None
 
     @property
     def optimizer(self) -> Any:
         """What updates the parameters."""
-        return self._update.optimizer
+        return self._updates.update.optimizer
 
     @property
     def train_loss_list(self) -> list[float]:
@@ -169,16 +194,19 @@ class Trainer:
         self._stop = True
 
     def train(self) -> History:
-        """Do all updates, and return their history; called again, go on from there.
+        """Do all updates, and return their history.
+
+        Called again, it does those that an earlier call left; where none are, as many as before;
+        after early stopping or divergence, none. Several calls do what one would have done: they
+        go on from the last weights, not the best, and an evaluation in the middle of an epoch,
+        where one ended, is taken back.
 
         Interrupted by an exception, KeyboardInterrupt for one, it leaves in `history` what was
         done so far, and in the network what it would have left at its end.
         """
-        from tqdm import tqdm
-
         start_together(
-            self._update,
-            self._sampler,
+            self._updates.update,
+            self._updates.sampler,
             {"train": self._train, "test": self._test, "val": self._val},
             {
                 "iterations": self.max_iter,
@@ -186,130 +214,255 @@ class Trainer:
                 "evaluate_sample_num_per_epoch": self._evaluated,
             },
         )
-        history = self.history = History()
-        params = self.network.params
-        best: dict[str, Array] = {}
-        best_state: dict[str, Any] = {}
-        least, done, waited = math.inf, 0, 0
-        bar = tqdm(total=self.max_iter, unit=" iterations", disable=None if self.verbose else True)
-        # `stopped` tells of overflow, once.
-        quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+        history = self.history
+        if history.stopped in ("early", "diverged"):
+            self._early.take_best()
+            return history
+        self._go_on()
+        counts = (self._updates.done, self._planned, self.iter_per_epoch)
+        self._at_rest = False
         try:
-            with bar, quiet, self._processes.threads():
+            progress = Progress(history, *counts, verbose=self.verbose)
+            with progress, self._processes.threads():
                 while True:
-                    self._evaluate(done, bar)
-                    if self.patience is not None:
-                        waited += 1
-                        if history.val_loss[-1] < least:
-                            least, waited, history.best_iteration = history.val_loss[-1], 0, done
-                            best = {key: _copy(param) for key, param in params.items()}
-                            best_state = copy.deepcopy(vars(self.optimizer))
-                    if done == self.max_iter or history.stopped != "finished":
+                    stopping = self._processes.any(self._stop)
+                    self._ended = self._updates.done == self._planned
+                    if stopping or self._ended or self._epoch_ended:
+                        self._evaluate(progress, stopping)
+                        stopping = self._processes.any(self._stop)
+                    if self._ended or history.stopped == "diverged":
                         break
-                    if waited == self.patience:
+                    if stopping:
+                        history.stopped = "interrupted"
+                        break
+                    if self._early.best.waited == self.patience:
                         history.stopped = "early"
                         break
-                    done += self._run(min(self.iter_per_epoch, self.max_iter - done), bar)
-                    if self._stopping:
-                        history.stopped = "interrupted"
-                    elif not is_finite(history._losses[-1][-1:], *params.values()):
-                        history.stopped = "diverged"
+                    if self._processes.any(self._is_due) and self._when_due is not None:
+                        self._due = math.inf
+                        self._call(self._when_due)
+                    self._update(progress)
         except BaseException:
             history.stopped = "interrupted"
             raise
         finally:
-            self._stop = self._stopping = False
-            for key, param in best.items():
-                params[key][...] = param
-            vars(self.optimizer).update(best_state)
+            self._stop, self._at_rest = False, True
+            self._early.take_best()
         return history
 
-    def _run(self, count: int, bar: Any) -> int:
-        """Do `count` updates, or fewer if told to stop, and return how many."""
-        parts: list[Array] = []
-        start = looked = time.perf_counter()
-        try:
-            with self._update.threads():
-                for losses in self._updates(count):
-                    parts.append(losses)
-                    bar.update(losses.shape[0])
-                    if self.verbose and time.perf_counter() - looked > _REFRESH:
-                        bar.set_postfix(self._shown(losses[-1]), refresh=False)
-                        looked = time.perf_counter()
-                    self._stopping = self._processes.any(self._stop)
-                    if self._stopping:
-                        break
-        finally:
-            if parts:
-                self.history._losses.append(namespace_of(parts[0]).concat(parts))
-            self.network.backend.synchronize()
-            self.history.seconds += time.perf_counter() - start
-        return sum(losses.shape[0] for losses in parts)
+    def save(self, path: str | os.PathLike[str], notes: Any = None) -> None:
+        """Write a checkpoint, from which `resume` goes on: a safetensors file.
 
-    def _updates(self, count: int) -> Iterator[Array]:
-        """Do the next updates, and yield their losses as they come, (K,)."""
-        x, _ = self._train
-        for first in range(0, count, _BLOCK):
-            drawn = self._sampler.draw(min(_BLOCK, count - first))
-            yield from self._update.run(namespace_of(x).asarray(drawn, device=device(x)))
+        It is of the updates that are done. A file that is there stays whole until it is replaced.
 
-    def _evaluate(self, done: int, bar: Any) -> None:
-        history, network, first = self.history, self.network, self._evaluated
-        history.iterations.append(done)
-        x, t = self._train
-        processes = self._processes
-        share = accuracy(network, x[:first, ...], t[:first, ...], processes)
-        history.train_accuracy.append(share)
-        if self._test is not None:
-            x, t = self._test
-            share = accuracy(network, x[:first, ...], t[:first, ...], processes)
-            history.test_accuracy.append(share)
+        Parameters
+        ----------
+        path : path
+        notes : optional
+            Numbers, texts, and lists, tuples and dictionaries of them: to be found again by
+            `dlfs_gpu.training.checkpoint.read_checkpoint`.
+
+        Raises
+        ------
+        RuntimeError
+            In the middle of an update: from a signal handler, or another thread than `train`'s.
+        TypeError
+            If an attribute of the optimizer, or a lasting one of a layer (see
+            `dlfs_gpu.protocols.Lasting`), is none of the things that a checkpoint can hold.
+        OSError
+            If the file cannot be written.
+        """
+        if not self._at_rest:
+            raise RuntimeError(
+                "save was called in the middle of an update; call it in callback, or call stop, "
+                "and save when train has ended"
+            )
+        history, early, kept = self.history, self._early, self._evaluations_kept()
+        best = early.best_at_end if kept == len(history.iterations) else early.best
+        state = {
+            "notes": notes,
+            "origin": origin(self.network),
+            "data": self._digests,
+            "settings": {
+                "mini_batch_size": self._updates.sampler.mini_batch_size,
+                "evaluate_sample_num_per_epoch": self._evaluated,
+                "iterations": self.max_iter,
+                "gradient": self._updates.update.gradient,
+                "patience": self.patience,
+            },
+            "planned": self._planned,
+            "network": network_state(self.network, early.last or self.network.params),
+            "optimizer": optimizer_state(self.optimizer),
+            "minibatches": self._updates.sampler.rng,
+            "best": vars(best),
+            "history": history._state(kept)
+            | {
+                "stopped": history.stopped.replace("interrupted", "finished"),
+                "best_iteration": best.iteration,
+            },
+        }
+        if self._processes.rank == 0:
+            write_checkpoint(path, state)
+
+    @classmethod
+    def resume(
+        cls,
+        path: str | os.PathLike[str],
+        x_train: Array,
+        t_train: Array,
+        x_test: Array = None,
+        t_test: Array = None,
+        *,
+        x_val: Array = None,
+        t_val: Array = None,
+        network: Network | None = None,
+        optimizer: Any = None,
+        verbose: bool = True,
+        callback: Callable[[Trainer], object] | None = None,
+        comm: Any = None,
+    ) -> Trainer:
+        """Return a trainer whose `train` goes on from a checkpoint, as if it had never stopped.
+
+        Parameters
+        ----------
+        path : path
+            File of `save`.
+        x_train, t_train, x_test, t_test, x_val, t_val : array
+            The same data; their library decides where training goes on.
+        network : Network, optional
+            One like that of the checkpoint, whose parameters are replaced. It must be given unless
+            that was a `MultiLayerNet` or a `TwoLayerNet`, and no subclass.
+        optimizer : object, optional
+            One of the checkpoint's class, whose attributes are replaced. It must be given unless
+            that was one of `dlfs_gpu.optimizers`.
+        verbose, callback, comm
+            As for `Trainer`. The processes may be more or fewer than those of the checkpoint.
+
+        Raises
+        ------
+        OSError, DataError
+            If the file cannot be read; if it is not a checkpoint, or damaged.
+        ArgumentError
+            If data, network or optimizer are not those of the checkpoint.
+
+        Warns
+        -----
+        UserWarning
+            If backend, device or versions are others: bits may differ then.
+        """
+        saved = read_checkpoint(path)
+        backend = "cupy" if is_cupy_array(x_train) else "numpy"
+        trainer = cls(
+            network_like(saved["network"], network, backend),
+            x_train,
+            t_train,
+            x_test,
+            t_test,
+            optimizer=optimizer_like(saved["optimizer"], optimizer),
+            verbose=verbose,
+            x_val=x_val,
+            t_val=t_val,
+            callback=callback,
+            comm=comm,
+            **saved["settings"],
+        )
+        for name, digest in saved["data"].items():
+            if trainer._digests[name] != digest:
+                raise ArgumentError(f"x_{name}", f"and t_{name} are not those of the checkpoint")
+        warn_of_other_origin(saved["origin"], origin(trainer.network))
+        trainer._restore(saved)
+        return trainer
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        saved = with_arrays(saved, self.network.backend.asarray)
+        put_network_state(saved["network"], self.network)
+        vars(self.optimizer).update(saved["optimizer"]["attributes"])
+        self._updates.sampler.rng = saved["minibatches"]
+        self._planned = saved["planned"]
+        self._early.best = self._early.best_at_end = Best(**saved["best"])
+        self.history = History(**saved["history"])
+        self._updates.done = self.history.losses.shape[0]
+
+    @cached_property
+    def _digests(self) -> dict[str, str | None]:
+        parts = {"train": self._train, "test": self._test, "val": self._val}
+        return {name: part and digest_of(*part) for name, part in parts.items()}
+
+    @property
+    def _is_due(self) -> bool:
+        return time.perf_counter() >= self._due
+
+    @property
+    def _epoch_ended(self) -> bool:
+        return self._updates.done % self.iter_per_epoch == 0
+
+    def _evaluations_kept(self) -> int:
+        """Return how many evaluations belong to the history when training goes on."""
+        iterations = self.history.iterations
+        within = iterations and iterations[-1] % self.iter_per_epoch
+        return len(iterations) - (1 if within and self.history.stopped != "diverged" else 0)
+
+    def _go_on(self) -> None:
+        """Make all as if the last call to `train` had not ended."""
+        history, kept = self.history, self._evaluations_kept()
+        self._early.take_last()
+        if kept < len(history.iterations):
+            history._forget(kept)
+            self._early.best_at_end = self._early.best
+            history.best_iteration = self._early.best.iteration
+        history.stopped = "finished"
+        if self._ended:
+            self._planned += self.max_iter
+
+    def _call_after(self, seconds: float, function: Callable[[], object]) -> None:
+        """Have `train` call a function, once, between two updates that many seconds from now."""
+        self._due, self._when_due = time.perf_counter() + seconds, function
+
+    def _call(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call what may save."""
+        self._at_rest = True
+        function(*arguments)
+        self._at_rest = False
+
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # `stopped` tells of it, once
+    def _update(self, progress: Progress) -> None:
+        """Do the next updates of the epoch, up to a block; fewer if something else is due."""
+
+        def after(losses: Array) -> bool:
+            progress.updated(losses)
+            return self._processes.any(self._stop or self._is_due)
+
+        done = self._updates.done
+        left = self.iter_per_epoch - done % self.iter_per_epoch
+        self._updates.do(min(_BLOCK, left, self._planned - done), self.history, after)
+
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")
+    def _evaluate(self, progress: Progress, stopping: bool) -> None:
+        """Add accuracies and validation loss to the history, unless a checkpoint had them."""
+        history, network, done = self.history, self.network, self._updates.done
+        if history.iterations[-1:] == [done]:
+            return
+        loss = history._losses[-1][-1:] if done else None
+        expected = self._ended or self._epoch_ended
+        if done and expected and not is_finite(loss, *network.params.values()):
+            history.stopped = "diverged"
+        train, test = self._accuracy(self._train), self._accuracy(self._test)
+        val_loss = None
         if self._val is not None:
             x, t = self._val
-            history.val_loss.append(mean_loss(network, x, t, processes))
-        if self.verbose:
-            shown = self._shown(history._losses[-1][-1] if done else None)
-            bar.set_postfix(shown, refresh=False)
-            every = max(1, self.max_iter // self.iter_per_epoch // _LINES)
-            last = done == self.max_iter or history.stopped != "finished"
-            if last or (len(history.iterations) - 1) % every == 0:
-                line = "  ".join(f"{name} {value}" for name, value in shown.items())
-                with contextlib.suppress(OSError):  # Nobody may be reading any more.
-                    bar.write(f"iteration {done:6d}  {line}", file=sys.stderr)
+            val_loss = mean_loss(network, x, t, self._processes)
+        history._add(done, train, test, val_loss)
+        if self.patience is not None:
+            self._early.judge(history.val_loss[-1], done, epoch_ended=self._epoch_ended)
+            history.best_iteration = self._early.best_at_end.iteration
+        last = self._ended or stopping or history.stopped != "finished"
+        progress.evaluated(loss, last=last)
+        if self.callback is not None:
+            self._call(self.callback, self)
 
-    def _shown(self, loss: Array | None) -> dict[str, str]:
-        """Return the loss of an update and the last accuracies for people to read."""
-        history = self.history
-        shown = {} if loss is None else {"loss": f"{float(loss):.4f}"}
-        shown["train"] = f"{history.train_accuracy[-1]:.4f}"
-        if history.test_accuracy:
-            shown["test"] = f"{history.test_accuracy[-1]:.4f}"
-        if history.val_loss:
-            shown["val_loss"] = f"{history.val_loss[-1]:.4f}"
-        return shown
-
-
-def _checked(network: Network, x: Array, t: Array, name: str) -> tuple[Array, Array]:
-    """Return data ready for the network, or raise what they lack under the names that they have."""
-    try:
-        return network._check(x, t)
-    except ArgumentError as error:
-        if error.argument not in ("x", "t"):
-            raise
-        raise ArgumentError(f"{error.argument}_{name}", error.problem) from error
-    except TypeError as error:
-        raise TypeError(f"x_{name} and t_{name}: {error}") from error
-
-
-def _checked_pair(network: Network, x: Array, t: Array, name: str) -> tuple[Array, Array] | None:
-    """Return data ready for the network, or None if there are none."""
-    if x is None and t is None:
-        return None
-    if x is None or t is None:
-        given, missing = ("t", "x") if x is None else ("x", "t")
-        raise ArgumentError(f"{missing}_{name}", f"is None, but {given}_{name} is given; give both")
-    return _checked(network, x, t, name)
-
-
-def _copy(x: Array) -> Array:
-    return namespace_of(x).asarray(x, copy=True)
+    def _accuracy(self, data: tuple[Array, Array] | None) -> float | None:
+        if data is None:
+            return None
+        x, t = data
+        first = self._evaluated
+        return accuracy(self.network, x[:first, ...], t[:first, ...], self._processes)
