@@ -479,6 +479,23 @@ class TestCallback:
             again.train()
             assert result(again) == result(straight)
 
+    def test_an_exception_after_an_evaluation_that_was_taken_back(self) -> None:
+        """Its weights are not the best any more."""
+        learner = trainer(patience=100, optimizer_param={"lr": 0.02}, **VALIDATION)
+        first = copy.deepcopy(dict(learner.network.params))
+        stop_after(learner, 4)
+        assert learner.train().best_iteration == 4
+
+        def fail(*arguments: Any) -> None:
+            raise ZeroDivisionError
+
+        learner._updates.do = fail  # type: ignore[assignment, method-assign]
+        with pytest.raises(ZeroDivisionError):
+            learner.train()
+        assert (learner.history.iterations, learner.history.best_iteration) == ([0], 0)
+        for key, param in first.items():
+            np.testing.assert_array_equal(learner.network.params[key], param)
+
 
 class TestSaving:
     def test_in_the_middle_of_an_update(self, tmp_path: Path) -> None:
