@@ -210,13 +210,15 @@ class TestExactness:
             broken.train()
             assert result(broken) == result(straight)
 
-    def test_divergence(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("iterations", [3, 4 * EPOCH])
+    def test_divergence(self, tmp_path: Path, iterations: int) -> None:
+        """Also where the end of all is in the middle of an epoch."""
+
         def keep(learner: Trainer) -> None:
             learner.save(tmp_path / "a")
 
-        straight = trainer(
-            network(activation="relu"), optimizer="sgd", optimizer_param={"lr": 1e30}, callback=keep
-        )
+        options = {"optimizer": "sgd", "optimizer_param": {"lr": 1e30}, "iterations": iterations}
+        straight = trainer(network(activation="relu"), callback=keep, **options)
         assert straight.train().stopped == "diverged"
         broken = resumed(tmp_path / "a")
         assert broken.train().stopped == "diverged"
