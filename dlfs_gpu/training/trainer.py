@@ -226,7 +226,9 @@ class Trainer:
     def save(self, path: str | os.PathLike[str], notes: Any = None) -> None:
         """Write a checkpoint, from which `resume` goes on: a safetensors file.
 
-        It is of the updates that are done. A file that is there stays whole until it is replaced.
+        It is of the updates that are done; but weights that an exception in the middle of an
+        update, KeyboardInterrupt for one, has left half changed are saved as they are. A file that
+        is there stays whole until it is replaced.
 
         Parameters
         ----------
