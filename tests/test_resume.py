@@ -210,13 +210,15 @@ class TestExactness:
             broken.train()
             assert result(broken) == result(straight)
 
-    def test_divergence(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("iterations", [3, 4 * EPOCH])
+    def test_divergence(self, tmp_path: Path, iterations: int) -> None:
+        """Also where the end of all is in the middle of an epoch."""
+
         def keep(learner: Trainer) -> None:
             learner.save(tmp_path / "a")
 
-        straight = trainer(
-            network(activation="relu"), optimizer="sgd", optimizer_param={"lr": 1e30}, callback=keep
-        )
+        options = {"optimizer": "sgd", "optimizer_param": {"lr": 1e30}, "iterations": iterations}
+        straight = trainer(network(activation="relu"), callback=keep, **options)
         assert straight.train().stopped == "diverged"
         broken = resumed(tmp_path / "a")
         assert broken.train().stopped == "diverged"
@@ -478,6 +480,23 @@ class TestCallback:
         for again in (learner, resumed(tmp_path / "a")):
             again.train()
             assert result(again) == result(straight)
+
+    def test_an_exception_after_an_evaluation_that_was_taken_back(self) -> None:
+        """Its weights are not the best any more."""
+        learner = trainer(patience=100, optimizer_param={"lr": 0.02}, **VALIDATION)
+        first = copy.deepcopy(dict(learner.network.params))
+        stop_after(learner, 4)
+        assert learner.train().best_iteration == 4
+
+        def fail(*arguments: Any) -> None:
+            raise ZeroDivisionError
+
+        learner._updates.do = fail  # type: ignore[assignment, method-assign]
+        with pytest.raises(ZeroDivisionError):
+            learner.train()
+        assert (learner.history.iterations, learner.history.best_iteration) == ([0], 0)
+        for key, param in first.items():
+            np.testing.assert_array_equal(learner.network.params[key], param)
 
 
 class TestSaving:

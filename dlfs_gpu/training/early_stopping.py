@@ -53,9 +53,10 @@ class EarlyStopping:
             _put(self.best_at_end.params, self.network.params)
 
     def take_last(self) -> None:
-        """Give the network its last weights again."""
+        """Give the network its last weights again, to go on."""
         _put(self.last, self.network.params)
         self.last = {}
+        self.best_at_end = self.best
 
 
 def _copies(params: Mapping[str, Array]) -> dict[str, Array]:

@@ -78,18 +78,30 @@ class History:
         if self._losses:
             self._losses = [namespace_of(self._losses[0]).concat(self._losses)]
 
-    def _state(self, evaluations: int) -> dict[str, Any]:
-        """Return the arguments that make this history again, with so many evaluations."""
+    def _state(self, epoch: int) -> dict[str, Any]:
+        """Return the arguments that make this history, as `_go_on` would leave it, again."""
         self._join()
-        return vars(self) | {name: getattr(self, name)[:evaluations] for name in _EVALUATIONS}
+        kept = self._kept(epoch)
+        evaluations = {name: getattr(self, name)[:kept] for name in _EVALUATIONS}
+        return vars(self) | evaluations | {"stopped": self._stopped_for_good}
+
+    def _go_on(self, epoch: int) -> None:
+        """Take back an evaluation in the middle of an epoch of so many iterations."""
+        kept = self._kept(epoch)
+        for name in _EVALUATIONS:
+            del getattr(self, name)[kept:]
+        self.stopped = self._stopped_for_good
+
+    def _kept(self, epoch: int) -> int:
+        within = self.iterations and self.iterations[-1] % epoch and self.stopped != "diverged"
+        return len(self.iterations) - bool(within)
+
+    @property
+    def _stopped_for_good(self) -> str:
+        return self.stopped.replace("interrupted", "finished")
 
     def _add(self, *evaluation: float | None) -> None:
         """Add an evaluation: a value for each of `_EVALUATIONS`, None where there are no data."""
         for name, value in zip(_EVALUATIONS, evaluation, strict=True):
             if value is not None:
                 getattr(self, name).append(value)
-
-    def _forget(self, evaluations: int) -> None:
-        """Take back all evaluations but so many, the first."""
-        for name in _EVALUATIONS:
-            del getattr(self, name)[evaluations:]

@@ -253,7 +253,9 @@ class Trainer:
     def save(self, path: str | os.PathLike[str], notes: Any = None) -> None:
         """Write a checkpoint, from which `resume` goes on: a safetensors file.
 
-        It is of the updates that are done. A file that is there stays whole until it is replaced.
+        It is of the updates that are done; but weights that an exception in the middle of an
+        update, KeyboardInterrupt for one, has left half changed are saved as they are. A file that
+        is there stays whole until it is replaced.
 
         Parameters
         ----------
@@ -277,8 +279,8 @@ class Trainer:
                 "save was called in the middle of an update; call it in callback, or call stop, "
                 "and save when train has ended"
             )
-        history, early, kept = self.history, self._early, self._evaluations_kept()
-        best = early.best_at_end if kept == len(history.iterations) else early.best
+        early = self._early
+        best = early.best_at_end if self.history.stopped == "diverged" else early.best
         state = {
             "notes": notes,
             "origin": origin(self.network),
@@ -295,11 +297,8 @@ class Trainer:
             "optimizer": optimizer_state(self.optimizer),
             "minibatches": self._updates.sampler.rng,
             "best": vars(best),
-            "history": history._state(kept)
-            | {
-                "stopped": history.stopped.replace("interrupted", "finished"),
-                "best_iteration": best.iteration,
-            },
+            "history": self.history._state(self.iter_per_epoch)
+            | {"best_iteration": best.iteration},
         }
         if self._processes.rank == 0:
             write_checkpoint(path, state)
@@ -396,21 +395,11 @@ class Trainer:
     def _epoch_ended(self) -> bool:
         return self._updates.done % self.iter_per_epoch == 0
 
-    def _evaluations_kept(self) -> int:
-        """Return how many evaluations belong to the history when training goes on."""
-        iterations = self.history.iterations
-        within = iterations and iterations[-1] % self.iter_per_epoch
-        return len(iterations) - (1 if within and self.history.stopped != "diverged" else 0)
-
     def _go_on(self) -> None:
         """Make all as if the last call to `train` had not ended."""
-        history, kept = self.history, self._evaluations_kept()
         self._early.take_last()
-        if kept < len(history.iterations):
-            history._forget(kept)
-            self._early.best_at_end = self._early.best
-            history.best_iteration = self._early.best.iteration
-        history.stopped = "finished"
+        self.history._go_on(self.iter_per_epoch)
+        self.history.best_iteration = self._early.best.iteration
         if self._ended:
             self._planned += self.max_iter
 
