@@ -1,7 +1,8 @@
 """Kernels for the hot loops: compiled code that takes the place of array operations.
 
 ``--kernels off``, the environment variable ``DLFS_GPU_KERNELS=off`` and ``use_kernels("off")`` turn
-kernels off; ``auto``, the default, uses those that can be compiled.
+kernels off; ``auto``, the default, uses those that can be compiled and that, when they are first
+used, come to what array operations come to.
 """
 
 from __future__ import annotations

@@ -37,9 +37,10 @@ _compiling = threading.Lock()
 
 
 def has_loop(name: str) -> Callable[[_Method], _Method]:
-    """Decorate a method that compiled loops know by a name: they do what this very function does.
+    """Decorate a method that kernels know by a name: they do what this very function does.
 
-    What overrides or replaces it has no loop.
+    What overrides or replaces it has none, so that nothing but the library's own layers and losses
+    is taken for them, by the loops here or by the CUDA kernels.
     """
 
     def decorate(method: _Method) -> _Method:
@@ -50,7 +51,7 @@ def has_loop(name: str) -> Callable[[_Method], _Method]:
 
 
 def loop_of(method: Callable[..., Any]) -> str | None:
-    """Return the name of a bound method's loop, or None."""
+    """Return the name by which kernels know a bound method, or None."""
     return _names.get(getattr(method, "__func__", method))
 
 

@@ -270,7 +270,7 @@ class Trainer:
             In the middle of an update: from a signal handler, or another thread than `train`'s.
         TypeError
             If an attribute of the optimizer, or a lasting one of a layer (see
-            `dlfs_gpu.protocols.Lasting`), is none of the things that a checkpoint can hold.
+            `dlfs_gpu.protocols.Layer`), is none of the things that a checkpoint can hold.
         OSError
             If the file cannot be written.
         """
