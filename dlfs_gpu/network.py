@@ -21,9 +21,9 @@ from dlfs_gpu._validation import (
     namespace_of,
 )
 from dlfs_gpu.backend import get_backend, memory_budget, run_in_chunks
+from dlfs_gpu.differences.by_arrays import differences_by_arrays, evaluated_differences
 from dlfs_gpu.differences.launched import loss_and_differences
 from dlfs_gpu.gradient import GradientMethod as GradientMethod
-from dlfs_gpu.loss_differences import differences_by_arrays, evaluated_differences
 from dlfs_gpu.losses import SoftmaxWithLoss
 from dlfs_gpu.parameters import Parameters, check_together, has_weights, lasting
 from dlfs_gpu.processes import ALONE, Processes

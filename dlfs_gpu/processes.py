@@ -27,9 +27,10 @@ import numpy as np
 from array_api_compat import is_cupy_array
 
 from dlfs_gpu._validation import ArgumentError, Array, check_choice, namespace_of
-from dlfs_gpu._versions import versions
-from dlfs_gpu.backend import cpu_cores, one_blas_thread, run_in_chunks, to_numpy
+from dlfs_gpu.backend import run_in_chunks, to_numpy
 from dlfs_gpu.kernels import kernels_mode
+from dlfs_gpu.machine.threads import cpu_cores, one_blas_thread
+from dlfs_gpu.machine.versions import versions
 
 _Result = TypeVar("_Result")
 
@@ -195,7 +196,7 @@ class Processes:
         """
         if self.size == 1:
             return
-        own = {f"version of {name}": version for name, version in _versions().items()}
+        own = {f"version of {name}": version for name, version in versions().items()}
         own["kernels"] = kernels_mode()
         own |= {name: _digest(thing) for name, thing in things.items()}
         digests = self.comm.allgather(own)
@@ -314,9 +315,6 @@ def _buffer(x: Array) -> tuple[Any, Array]:
         cupy.cuda.get_current_stream().synchronize()
         return cupy, direct
     return np, np.ascontiguousarray(to_numpy(x))
-
-
-_versions = functools.cache(versions)
 
 
 def _digest(thing: Any) -> str:

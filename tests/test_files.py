@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dlfs_gpu._files import (
+from dlfs_gpu.files import (
     open_regular,
     output_folder,
     remove_abandoned,
@@ -203,7 +203,7 @@ class TestWholeResults:
 
     def test_what_a_killed_run_left_is_removed(self, tmp_path: Path) -> None:
         script = (
-            "import os, sys; from pathlib import Path; from dlfs_gpu._files import whole_results\n"
+            "import os, sys; from pathlib import Path; from dlfs_gpu.files import whole_results\n"
             "with whole_results(Path(sys.argv[1]), ['a']) as part:\n"
             "    (part / 'a').write_text('half'); os._exit(9)"
         )

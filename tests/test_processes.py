@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 
 from dlfs_gpu import ArgumentError, TwoLayerNet, check_gradients, numerical_gradient, processes
-from dlfs_gpu.backend import one_blas_thread
 from dlfs_gpu.cli.resume import CHECKPOINT
 from dlfs_gpu.cli.train import RESULTS
+from dlfs_gpu.machine.threads import one_blas_thread
 from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.optimizers import SGD, Adam
 from dlfs_gpu.processes import Processes, world

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import typer
 
-from dlfs_gpu._files import whole_file
 from dlfs_gpu._validation import ArgumentError, Array, DataError, namespace_of
 from dlfs_gpu.backend import Backend, get_backend
 from dlfs_gpu.cli.data import BUILT_IN, check_data_settings, is_csv, load_splits
 from dlfs_gpu.cli.results import check_folder
 from dlfs_gpu.cli.settings import PredictionSettings, command_with
 from dlfs_gpu.data.csv import read_table
+from dlfs_gpu.files import whole_file
 from dlfs_gpu.model_files import Model, load_model
 
 _PREDICTIONS = "predictions.csv"

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import typer
 
-from dlfs_gpu._files import remove_abandoned
 from dlfs_gpu._validation import (
     ArgumentError,
     Array,
@@ -31,6 +30,7 @@ from dlfs_gpu.cli.results import cause_of, check_folder, write_results
 from dlfs_gpu.cli.resume import CHECKPOINT, Keeper, is_finished, read_settings
 from dlfs_gpu.cli.settings import TrainingSettings, command_with
 from dlfs_gpu.cli.signals import stop_on_signals
+from dlfs_gpu.files import remove_abandoned
 from dlfs_gpu.kernels import kernels_mode, report, use_kernels
 from dlfs_gpu.model_files import save_model
 from dlfs_gpu.models import MultiLayerNet

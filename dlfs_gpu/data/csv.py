@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlfs_gpu._files import open_regular
 from dlfs_gpu._validation import (
     ArgumentError,
     Array,
@@ -25,6 +24,7 @@ from dlfs_gpu._validation import (
 )
 from dlfs_gpu.backend import Backend, get_backend
 from dlfs_gpu.data.splits import stratified_split, to_backend
+from dlfs_gpu.files import open_regular
 
 # Where all are integers, reading them so takes a fourth of the time. NumPy before 2.3 cuts off
 # their fractions, and those beyond 64 bits.

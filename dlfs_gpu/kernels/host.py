@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from dlfs_gpu.backend import cpu_cores
 from dlfs_gpu.kernels import kernels_mode, loops
 from dlfs_gpu.kernels.proof import attempt, check_near, prove
+from dlfs_gpu.machine.threads import cpu_cores
 
 # Columns of the proof, which one sample gives, and the share that may differ.
 _PROOF_COLUMNS = 8

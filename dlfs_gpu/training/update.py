@@ -9,9 +9,9 @@ from typing import Any, Literal, get_args
 from array_api_compat import is_cupy_array
 
 from dlfs_gpu._validation import Array, check_choice, namespace_of
-from dlfs_gpu.backend import blas_threads
 from dlfs_gpu.functions import labels_of
 from dlfs_gpu.kernels import kernels_mode
+from dlfs_gpu.machine.threads import blas_threads
 from dlfs_gpu.network import Network
 from dlfs_gpu.optimizers import SGD
 from dlfs_gpu.processes import ALONE, Processes

@@ -7,10 +7,11 @@ import math
 from typing import Any
 
 from dlfs_gpu._validation import ArgumentError, Array, check_memory, namespace_of
-from dlfs_gpu.backend import blas_threads, memory_budget
+from dlfs_gpu.backend import memory_budget
 from dlfs_gpu.differences.forward import Unfollowed
 from dlfs_gpu.differences.stack import difference_gradients, forward_together
 from dlfs_gpu.gradient import numerical_gradient
+from dlfs_gpu.machine.threads import blas_threads
 from dlfs_gpu.processes import Processes
 
 
