@@ -18,8 +18,8 @@ from dlfs_gpu._validation import (
 from dlfs_gpu.differences.comparison import GradientReport, compare, largest, largest_of_rows
 from dlfs_gpu.differences.evaluation import Function, checked_result
 from dlfs_gpu.functions import labels_of
-from dlfs_gpu.gradient import default_step, numerical_gradient
-from dlfs_gpu.network import GradientMethod, Network
+from dlfs_gpu.gradient import GradientMethod, default_step, numerical_gradient
+from dlfs_gpu.network import Network
 from dlfs_gpu.processes import Processes
 from dlfs_gpu.protocols import is_linear
 from dlfs_gpu.training.fused import FusedGradient, replaceable

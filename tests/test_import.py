@@ -1,10 +1,11 @@
-"""What importing the package costs, and what it gives."""
+"""What importing the package costs, what it gives, and that its modules import one way."""
 
 import ast
 import importlib
 import json
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import dlfs_gpu
@@ -43,3 +44,34 @@ def test_names_are_what_type_checkers_are_told() -> None:
     assert sorted(told) == sorted(dlfs_gpu.__all__)
     for name, module in told.items():
         assert getattr(dlfs_gpu, name) is getattr(importlib.import_module(module), name)
+
+
+def imported(path: Path) -> set[str]:
+    """Names that a module imports, also in functions and for type checkers."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names
+
+
+def test_modules_import_one_way() -> None:
+    """A circle is a CycleError, which names the modules."""
+    folder = Path(dlfs_gpu.__file__).parent
+    modules = {
+        ".".join(path.relative_to(folder.parent).with_suffix("").parts): path
+        for path in folder.rglob("*.py")
+    }
+    modules = {name.removesuffix(".__init__"): path for name, path in modules.items()}
+    graph = {}
+    for name, path in modules.items():
+        names = imported(path)
+        # What holds a module is imported before it, but by what it holds itself.
+        names |= {other.rpartition(".")[0] for other in names}
+        graph[name] = {
+            other for other in names & modules.keys() if not f"{name}.".startswith(f"{other}.")
+        }
+    assert len(graph["dlfs_gpu"]) > 10
+    TopologicalSorter(graph).prepare()

@@ -13,8 +13,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 from typer import Option
 
+from dlfs_gpu.gradient import GradientMethod
 from dlfs_gpu.kernels import KernelsMode
-from dlfs_gpu.network import GradientMethod
 from dlfs_gpu.training.update import GradientKind
 
 Settings = TypeVar("Settings")
