@@ -22,7 +22,7 @@ from dlfs_gpu._validation import (
     namespace_of,
 )
 from dlfs_gpu.backend import get_backend
-from dlfs_gpu.cli.data import Data, is_csv, load_data
+from dlfs_gpu.cli.data import is_csv, load_data
 from dlfs_gpu.cli.errors import echo_error
 from dlfs_gpu.cli.lock import FolderLock
 from dlfs_gpu.cli.network import make_network
@@ -30,6 +30,7 @@ from dlfs_gpu.cli.results import cause_of, check_folder, write_results
 from dlfs_gpu.cli.resume import CHECKPOINT, Keeper, is_finished, read_settings
 from dlfs_gpu.cli.settings import TrainingSettings, command_with
 from dlfs_gpu.cli.signals import stop_on_signals
+from dlfs_gpu.data import DataSet
 from dlfs_gpu.files import remove_abandoned
 from dlfs_gpu.kernels import kernels_mode, report, use_kernels
 from dlfs_gpu.model_files import save_model
@@ -134,7 +135,7 @@ def _resume(
 def _run(
     settings: TrainingSettings,
     trainer: Trainer,
-    data: Data,
+    data: DataSet,
     lock: FolderLock,
     processes: Processes,
 ) -> None:
@@ -163,7 +164,7 @@ def _run(
 def _finish(
     settings: TrainingSettings,
     trainer: Trainer,
-    data: Data,
+    data: DataSet,
     lock: FolderLock,
     keeper: Any,
     summary: dict[str, Any],
@@ -197,7 +198,7 @@ def _inputs(settings: TrainingSettings) -> list[Path]:
 
 
 def _trainer(
-    settings: TrainingSettings, data: Data, network: MultiLayerNet, processes: Processes
+    settings: TrainingSettings, data: DataSet, network: MultiLayerNet, processes: Processes
 ) -> Trainer:
     if settings.gradient in ("batched", "loop") and settings.dropout_ratio:
         raise ArgumentError(
@@ -223,7 +224,7 @@ def _trainer(
     )
 
 
-def _split(settings: TrainingSettings, data: Data) -> tuple[Array, Array, Array, Array]:
+def _split(settings: TrainingSettings, data: DataSet) -> tuple[Array, Array, Array, Array]:
     """Return training and validation data; the same samples on every backend."""
     share = check_fraction("validation_split", settings.validation_split)
     if share == 0:
@@ -270,7 +271,7 @@ def _summary(settings: TrainingSettings, trainer: Trainer, folder: Path) -> dict
 def _write(
     lock: FolderLock,
     settings: TrainingSettings,
-    data: Data,
+    data: DataSet,
     trainer: Trainer,
     summary: dict[str, Any],
 ) -> list[str]:

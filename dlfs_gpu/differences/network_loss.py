@@ -29,46 +29,29 @@ def network_differences(
     """
 
     def by_arrays(x: Array, t: Array) -> Result:
-        return _by_arrays(network, x, t, h, max_memory, threads, processes)
+        # The pass before is in float64. Rounded, an input of `Relu` that a change takes across the
+        # kink would be wrong by a share of the change itself, not of the input; and the slopes of
+        # the loss would lose digits where targets are near the predictions.
+        xp = namespace_of(x)
+        x64 = xp.astype(x, xp.float64, copy=False)
+        wide = network.params.replaced(network.params.in_float64())
+        with blas_threads(network.sizes, x.shape[0]), wide:
+            others = Unfollowed(layers, loss_layer)
+            out = network._forward(x64, True, functools.partial(forward_together, processes))
+            loss = loss_layer.forward(out, t)
+            gradients = difference_gradients(
+                layers,
+                loss_layer,
+                h,
+                x.dtype,
+                max_memory=max_memory,
+                threads=processes.cores if threads is None else threads,
+                processes=processes,
+            )
+            others.add_gradients(gradients, x64, t, h, x.dtype, max_memory, processes)
+        return xp.astype(loss, x.dtype, copy=False), gradients
 
-    result = None
+    layers, loss_layer, result = network.layers, network.loss_layer, None
     if processes.comm is None:
-        layers, loss = network.layers, network.loss_layer
-        result = loss_and_differences(layers, loss, x, t, h, max_memory, by_arrays)
+        result = loss_and_differences(layers, loss_layer, x, t, h, max_memory, by_arrays)
     return result or by_arrays(x, t)
-
-
-def _by_arrays(
-    network: Any,
-    x: Array,
-    t: Array,
-    h: float,
-    max_memory: int | None,
-    threads: int | None,
-    processes: Processes,
-) -> Result:
-    """Do what `network_differences` does by array operations.
-
-    The pass before is in float64. Rounded, an input of `Relu` that a change takes across the kink
-    would be wrong by a share of the change itself, not of the input; and the slopes of the loss
-    would lose digits where targets are near the predictions.
-    """
-    threads = processes.cores if threads is None else threads
-    xp = namespace_of(x)
-    x64 = xp.astype(x, xp.float64, copy=False)
-    wide = network.params.replaced(network.params.in_float64())
-    with blas_threads(network.sizes, x.shape[0]), wide:
-        others = Unfollowed(network.layers, network.loss_layer)
-        out = network._forward(x64, True, functools.partial(forward_together, processes))
-        loss = network.loss_layer.forward(out, t)
-        gradients = difference_gradients(
-            network.layers,
-            network.loss_layer,
-            h,
-            x.dtype,
-            max_memory=max_memory,
-            threads=threads,
-            processes=processes,
-        )
-        others.add_gradients(gradients, x64, t, h, x.dtype, max_memory, processes)
-    return xp.astype(loss, x.dtype, copy=False), gradients

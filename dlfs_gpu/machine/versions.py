@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 
@@ -11,11 +12,8 @@ _DISTRIBUTIONS = ("dlfs-gpu", "numpy", "array-api-compat", "numba", "cupy-cuda12
 @functools.cache
 def versions() -> dict[str, str]:
     """Return the version of each distribution, or that it is not installed."""
-    return {name: _version_of(name) for name in _DISTRIBUTIONS}
-
-
-def _version_of(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+    found = dict.fromkeys(_DISTRIBUTIONS, "not installed")
+    for name in _DISTRIBUTIONS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
