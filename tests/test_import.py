@@ -1,7 +1,6 @@
 """What importing the package costs, what it gives, and that its modules import one way."""
 
 import ast
-import importlib
 import json
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import json, sys, time
 start = time.perf_counter()
 import dlfs_gpu
 assert "numpy" not in sys.modules
-for name in set(dlfs_gpu.__all__) - {"NetworkClassifier", "NetworkRegressor"}:
+for name in set(dir(dlfs_gpu)) - {"NetworkClassifier", "NetworkRegressor"}:
     getattr(dlfs_gpu, name)
 seconds = time.perf_counter() - start
 print(json.dumps({"seconds": seconds, "names": dir(dlfs_gpu), "modules": sorted(sys.modules)}))
@@ -33,17 +32,11 @@ def test_nothing_heavy_is_imported() -> None:
     assert HEAVY.isdisjoint(report["modules"])
 
 
-def test_names_are_what_type_checkers_are_told() -> None:
-    tree = ast.parse(Path(dlfs_gpu.__file__).read_text())
-    told = {
-        alias.name: node.module
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module and "dlfs_gpu" in node.module
-        for alias in node.names
-    }
-    assert sorted(told) == sorted(dlfs_gpu.__all__)
-    for name, module in told.items():
-        assert getattr(dlfs_gpu, name) is getattr(importlib.import_module(module), name)
+def test_all_names_can_be_imported() -> None:
+    names: dict[str, object] = {}
+    exec("from dlfs_gpu import *", names)
+    assert {"Trainer", "numerical_gradient", "NetworkClassifier"} < names.keys()
+    assert set(dir(dlfs_gpu)) < names.keys()
 
 
 def imported(path: Path) -> set[str]:
@@ -73,5 +66,5 @@ def test_modules_import_one_way() -> None:
         graph[name] = {
             other for other in names & modules.keys() if not f"{name}.".startswith(f"{other}.")
         }
-    assert len(graph["dlfs_gpu"]) > 10
+    assert "dlfs_gpu.gradient" in graph["dlfs_gpu.network"]
     TopologicalSorter(graph).prepare()

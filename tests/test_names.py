@@ -62,9 +62,7 @@ def test_arguments_come_in_the_books_order(name: str) -> None:
     assert len(parameters) >= len(SIGNATURES[name].split())
 
 
-def test_everything_exported_exists() -> None:
-    for name in dlfs_gpu.__all__:
-        assert getattr(dlfs_gpu, name) is not None
+def test_the_books_name_of_simple_net() -> None:
     assert dlfs_gpu.simpleNet is dlfs_gpu.SimpleNet
 
 
