@@ -10,6 +10,7 @@ import pytest
 from errors import refused
 
 import dlfs_gpu
+from dlfs_gpu.layers import SoftmaxWithLoss
 
 # The book's argument names, in its order; what the project adds comes after, by keyword only
 # but for TwoLayerNet's and MultiLayerNet's further defaults.
@@ -98,7 +99,7 @@ def test_layers_as_the_book_chains_them() -> None:
         dlfs_gpu.Relu(),
         dlfs_gpu.Affine(rng.standard_normal((6, 3)), np.zeros(3)),
     ]
-    last = dlfs_gpu.SoftmaxWithLoss()
+    last = SoftmaxWithLoss()
     out = x
     for layer in layers:
         out = layer.forward(out)
