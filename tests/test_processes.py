@@ -127,7 +127,7 @@ def test_kernels_of_a_process_alone_are_left_to_it(monkeypatch: pytest.MonkeyPat
     x, t = mpi_programs.data(4, 2)
     network = TwoLayerNet(4, 3, 2, seed=0, dtype="float64", backend="numpy")
     expected = network.numerical_gradient(x, t)
-    monkeypatch.setattr("dlfs_gpu.network.loss_and_differences", taken)
+    monkeypatch.setattr("dlfs_gpu.differences.network_loss.loss_and_differences", taken)
     monkeypatch.setattr("dlfs_gpu.training.update.is_cupy_array", lambda x: True)
     monkeypatch.setattr("dlfs_gpu.training.update.updates_by_kernel", taken)
     one = Processes()
