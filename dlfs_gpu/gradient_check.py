@@ -60,8 +60,7 @@ def check_gradients(
     x, t : array
         A batch, or one sample, and targets. A few samples find a fault as well as many.
     method : {"difference", "batched", "loop"}
-        How the numerical gradient is computed. ``"difference"`` needs layers that have one; the
-        others need only ``forward``.
+        How the numerical gradient is computed, as in `Network.numerical_gradient`.
     h : float, optional
         Step. By default for ``"difference"``, which a small step costs no digits, 1e-10 divided by
         the largest input of a layer if that is above 1; 1e-5 for the others.

@@ -26,8 +26,8 @@ _PREDICTIONS = "predictions.csv"
 def predict(settings: PredictionSettings, given: frozenset[str]) -> None:
     """Answer for data with a trained network.
 
-    Prints the share of right answers, or, of data without labels, the answers, and writes the
-    answers to predictions.csv if --out is given.
+    Prints the share of right answers, or, where the data have no labels, the answers. With --out,
+    writes the answers to predictions.csv, and prints the share alone.
     """
     backend = get_backend(settings.backend)
     model = load_model(settings.model, backend=backend)

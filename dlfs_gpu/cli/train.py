@@ -48,7 +48,7 @@ def train(settings: TrainingSettings, given: frozenset[str]) -> None:
     """Train a network on digits, MNIST or a CSV file.
 
     Writes model.safetensors, history.csv, curves.png and summary.json. Ctrl-C, SIGTERM and SIGHUP
-    end it early: the results are written all the same, and the exit status is 128 and the number
+    end it early: the results are written all the same, and the exit status is 128 plus the number
     of the signal, 130 for Ctrl-C. A second one ends it at once. Until it has finished, there is a
     checkpoint.safetensors too, from which --resume goes on, to the same results.
     """
