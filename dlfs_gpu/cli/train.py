@@ -109,21 +109,12 @@ def _resume(
             return
         backend = get_backend(found.backend)
         data = processes.from_root(lambda: load_data(found, backend, found.test_data))
-        x, t, x_val, t_val = _split(found, data)
+        arrays = _arrays(found, data)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             path = folder / CHECKPOINT
             try:
-                trainer = Trainer.resume(
-                    path,
-                    x,
-                    t,
-                    data.x_test,
-                    data.t_test,
-                    x_val=x_val,
-                    t_val=t_val,
-                    comm=processes.comm,
-                )
+                trainer = Trainer.resume(path, **arrays, comm=processes.comm)
             except ArgumentError as error:
                 raise DataError(f"{path} is of other data: {error}") from error
         if processes.rank == 0:
@@ -204,45 +195,46 @@ def _trainer(
         raise ArgumentError(
             "gradient", f"is {settings.gradient}, which does not go with --dropout-ratio"
         )
-    x, t, x_val, t_val = _split(settings, data)
     return Trainer(
         network,
-        x,
-        t,
-        data.x_test,
-        data.t_test,
+        **_arrays(settings, data),
         mini_batch_size=settings.mini_batch_size,
         optimizer=settings.optimizer,
         optimizer_param={} if settings.lr is None else {"lr": settings.lr},
         iterations=settings.iterations,
         gradient=settings.gradient,
         seed=settings.seed,
-        x_val=x_val,
-        t_val=t_val,
         patience=settings.patience,
         comm=processes.comm,
     )
 
 
-def _split(settings: TrainingSettings, data: DataSet) -> tuple[Array, Array, Array, Array]:
-    """Return training and validation data; the same samples on every backend."""
+def _arrays(settings: TrainingSettings, data: DataSet) -> dict[str, Array]:
+    """Return what a trainer gets of the data, by its arguments; the same on every backend."""
+    arrays = {
+        "x_train": data.x_train,
+        "t_train": data.t_train,
+        "x_test": data.x_test,
+        "t_test": data.t_test,
+    }
     share = check_fraction("validation_split", settings.validation_split)
     if share == 0:
         if settings.patience is not None:
             raise ArgumentError(
                 "patience", f"is {settings.patience}, which needs --validation-split"
             )
-        return data.x_train, data.t_train, None, None
+        return arrays
     xp = namespace_of(data.x_train)
     n = data.x_train.shape[0]
     order = xp.asarray(np.random.default_rng(settings.seed).permutation(n))
     held = max(1, round(share * n))
     if held == n:
         raise ArgumentError("validation_split", f"is {share}, which leaves nothing to train on")
-    parts = (order[held:], order[:held])
-    x, x_val = (xp.take(data.x_train, part, axis=0) for part in parts)
-    t, t_val = (xp.take(data.t_train, part, axis=0) for part in parts)
-    return x, t, x_val, t_val
+    for kind in "xt":
+        samples = arrays[f"{kind}_train"]
+        arrays[f"{kind}_train"] = xp.take(samples, order[held:], axis=0)
+        arrays[f"{kind}_val"] = xp.take(samples, order[:held], axis=0)
+    return arrays
 
 
 def _summary(settings: TrainingSettings, trainer: Trainer, folder: Path) -> dict[str, Any]:
