@@ -69,8 +69,8 @@ class Processes:
                     f"is {comm!r}; it must be an mpi4py communicator, such as MPI.COMM_WORLD",
                 )
             self.rank, self.size = comm.Get_rank(), comm.Get_size()
-            if self.size > 1 and sys.excepthook is not _hook:
-                _install_hook()
+            if self.size > 1:
+                _end_all_on_errors()
 
     def threads(self) -> AbstractContextManager[None]:
         """Return a context in which BLAS has one thread in each process, if there may be several.
@@ -280,18 +280,16 @@ def end_all(report: Callable[[], object], status: int) -> None:
         mpi.COMM_WORLD.Abort(status)
 
 
-def _hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Show an exception that nobody has caught, and end all processes."""
-    status = 128 + signal.SIGINT if issubclass(kind, KeyboardInterrupt) else 1
-    end_all(lambda: _previous_hook(kind, error, trace), status)
+@functools.cache
+def _end_all_on_errors() -> None:
+    """Have an exception that nobody catches end all processes, once it is shown."""
+    show = sys.excepthook
 
+    def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        status = 128 + signal.SIGINT if issubclass(kind, KeyboardInterrupt) else 1
+        end_all(lambda: show(kind, error, trace), status)
 
-_previous_hook = sys.excepthook
-
-
-def _install_hook() -> None:
-    global _previous_hook
-    _previous_hook, sys.excepthook = sys.excepthook, _hook
+    sys.excepthook = hook
 
 
 @functools.cache
