@@ -15,15 +15,14 @@ from dlfs_gpu._validation import (
     check_choice,
     check_count,
     check_finite,
-    check_memory,
     check_not_negative,
     check_positive,
     is_finite,
     namespace_of,
 )
 from dlfs_gpu.backend import get_backend, memory_budget, run_in_chunks
-from dlfs_gpu.differences.network_loss import network_differences
-from dlfs_gpu.gradient import GradientMethod, numerical_gradient
+from dlfs_gpu.differences.network_loss import evaluated_differences, network_differences
+from dlfs_gpu.gradient import GradientMethod
 from dlfs_gpu.losses import SoftmaxWithLoss
 from dlfs_gpu.parameters import Parameters, check_together, has_weights, lasting
 from dlfs_gpu.processes import ALONE, Processes
@@ -213,11 +212,8 @@ class Network:
                 processes.require_same(same)
             if method != "difference":
                 self._refuse_random()
-                options = {"method": method, "progress": progress, "comm": comm}
-                grads = {
-                    key: self._evaluated_differences(key, x, t, h, max_memory, **options)
-                    for key in self.params
-                }
+                rest = h, method, max_memory, progress, processes
+                grads = {key: evaluated_differences(self, key, x, t, *rest) for key in self.params}
                 return self._with_decay(grads)
             h = 1e-4 if h is None else check_positive("h", h)
             if threads is not None:
@@ -262,31 +258,6 @@ class Network:
         """Return loss and ``"difference"`` gradient, for arrays that `_check` has seen."""
         loss, gradients = network_differences(self, x, t, h, max_memory, threads, processes)
         return self._loss_with_decay(loss), self._with_decay(self.params.collect(gradients))
-
-    def _evaluated_differences(
-        self, key: str, x: Array, t: Array, h: float | None, max_memory: int | None, **options: Any
-    ) -> Array:
-        """Return differences of the loss, weight decay left out, for one of the parameters."""
-        param = self.params[key]
-        budget = None
-        if options["method"] == "batched":
-            # A copy of the parameter comes with all the layers' outputs for it.
-            own, outputs = math.prod(param.shape), 3 * x.shape[0] * sum(self.sizes[1:])
-            budget = memory_budget(param, max_memory)
-            needed = (own + outputs) * namespace_of(x).finfo(x.dtype).bits // 8
-            check_memory(budget, needed, f"one moved copy of {key}")
-            budget = budget * own // (own + outputs)
-
-        def loss(moved: Array) -> Array:
-            with self.params.replaced({key: moved}):
-                return self.loss_layer.forward(self._forward(x, training=True), t)
-
-        try:
-            return numerical_gradient(loss, param, h, max_memory=budget, **options)
-        except ArgumentError as error:
-            # What is x there is the parameter here, and f the network.
-            argument = {"x": key, "f": "network"}.get(error.argument, error.argument)
-            raise ArgumentError(argument, error.problem.replace("x[", f"{key}[")) from error
 
     def _with_decay(self, grads: dict[str, Array]) -> dict[str, Array]:
         """Return gradients of the loss, weight decay added: of ½λW² any difference is λW too."""

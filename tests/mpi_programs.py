@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import dlfs_gpu as d
-from dlfs_gpu import cli, processes
+from dlfs_gpu import backend, cli, processes
 from dlfs_gpu.kernels import use_kernels
 from dlfs_gpu.layers import Affine, Identity, Sigmoid
 from dlfs_gpu.models import MultiLayerNet
@@ -96,6 +96,14 @@ def checks(comm: Any = None) -> dict[str, Any]:
     network = MultiLayerNet(sizes[0], sizes[1:-1], sizes[-1], activation, seed=1, backend="numpy")
     report = d.check_gradients(network, *data(sizes[0], sizes[-1]), comm=comm)
     return {"report": str(report), "ok": bool(report.ok)}
+
+
+def batched(comm: Any = None) -> str:
+    """Return a digest of a gradient by ``"batched"``, of processes that have unlike memory free."""
+    if comm is not None:
+        vars(backend)["_host_budget"] = lambda: 20_000 * (1 + comm.rank)
+    network = d.TwoLayerNet(5, 7, 3, seed=0, backend="numpy")
+    return digest(network.numerical_gradient(*data(5, 3), method="batched", comm=comm))
 
 
 def differing(comm: Any) -> dict[str, str]:

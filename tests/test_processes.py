@@ -49,6 +49,9 @@ class TestNumericalGradients:
         assert found == mpi_programs.checks()
         assert found["ok"]
 
+    def test_free_memory_may_differ(self, tmp_path: Path) -> None:
+        assert results(2, "batched", tmp_path) == mpi_programs.batched()
+
     def test_arguments_that_differ_are_named_on_all(self, tmp_path: Path) -> None:
         found = results(2, "differing", tmp_path)
         end = " is not the same on the processes 0 and 1; it must be on all"
