@@ -121,7 +121,7 @@ def derivatives(backend: d.Backend) -> Iterator[Check | Plot]:
         "errors-against-h",
         "How far central differences of Σ sin²x·exp(−x²) are from its gradient, against h. The "
         "chapter's loop meets truncation on the right and rounding on the left; with "
-        "method='difference' nothing is rounded, and no step is too small.",
+        "method='difference' no digits are lost, and no step is too small.",
         lambda: figures.draw(
             steps, {"relative error": curves}, xlabel="h", xscale="log", yscale="log"
         ),
