@@ -15,18 +15,7 @@
 // divergence, and loads are coalesced or the same for the whole warp. Samples are summed in a fixed
 // order, in double: the same bits in every run.
 
-enum Activation { LAST, SIGMOID, TANH, RELU };
 constexpr double FAR = 40;  // e^40 is beyond 1/eps
-constexpr unsigned ALL = 0xffffffffu;
-
-static __device__ __forceinline__ float Expm1(float x) { return expm1f(x); }
-static __device__ __forceinline__ double Expm1(double x) { return expm1(x); }
-static __device__ __forceinline__ float Exp(float x) { return expf(x); }
-static __device__ __forceinline__ double Exp(double x) { return exp(x); }
-static __device__ __forceinline__ float Log(float x) { return logf(x); }
-static __device__ __forceinline__ double Log(double x) { return log(x); }
-static __device__ __forceinline__ float Log1p(float x) { return log1pf(x); }
-static __device__ __forceinline__ double Log1p(double x) { return log1p(x); }
 
 // The largest whole number whose exponential does not overflow.
 template <typename T>

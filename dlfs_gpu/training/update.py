@@ -16,7 +16,7 @@ from dlfs_gpu.network import Network
 from dlfs_gpu.optimizers import SGD
 from dlfs_gpu.processes import ALONE, Processes
 from dlfs_gpu.training.fused import FusedGradient, replaceable
-from dlfs_gpu.training.launches import updates_by_kernel
+from dlfs_gpu.training.launches import LaunchedGradient, launched_gradient, updates_by_kernels
 
 GradientKind = Literal["backprop", "difference", "batched", "loop"]
 
@@ -65,7 +65,7 @@ class Update:
         if self.gradient in ("batched", "loop"):
             network._refuse_random()
         self._labels = labels_of(t) if self.gradient == "backprop" else None
-        self._fused: FusedGradient | None = None
+        self._fused: FusedGradient | LaunchedGradient | None = None
 
     def run(self, indices: Array) -> Iterator[Array]:
         """Update the network on one minibatch after another, without waiting for the device.
@@ -78,30 +78,31 @@ class Update:
         Yields
         ------
         array, shape (K,)
-            Losses of the next K minibatches before their updates: of all of them, where a CUDA
-            kernel does these in one launch, or else of one.
+            Losses of the next K minibatches before their updates: of several, where CUDA kernels
+            do these, or else of one.
         """
-        losses = self._launched(indices)
-        if losses is not None:
+        done, losses = 0, self._launched(indices)
+        while losses is not None:
             yield losses
-            return
+            done += losses.shape[0]
+            losses = self._launched(indices[done:, ...]) if done < indices.shape[0] else None
         xp = namespace_of(self.x)
-        for k in range(indices.shape[0]):
+        for k in range(done, indices.shape[0]):
             yield xp.reshape(xp.asarray(self(indices[k, ...])), (1,))
 
     def _launched(self, indices: Array) -> Array | None:
-        """Do all updates by a kernel; return None where there is none for them."""
-        x, labels, optimizer = self.x, self._labels, self.optimizer
-        if not is_cupy_array(x) or labels is None or kernels_mode() == "off":
+        """Do the first updates by kernels; return None where there are none for them."""
+        labels, optimizer = self._labels, self.optimizer
+        if labels is None or not self._may_launch or not _is_plain_sgd(optimizer):
             return None
-
-        def update(network: Network, rows: Array) -> Array:
-            return Update(network, optimizer, x, labels, self.mini_batch_size)(rows)
-
         with self.network._lock:
-            if not _is_plain_sgd(optimizer) or not replaceable(self.network):
+            if not replaceable(self.network):
                 return None
-            return updates_by_kernel(self.network, x, labels, indices, optimizer.lr, update)
+            return updates_by_kernels(self.network, self.x, labels, indices, optimizer.lr)
+
+    @property
+    def _may_launch(self) -> bool:
+        return is_cupy_array(self.x) and kernels_mode() != "off"
 
     def __call__(self, indices: Array) -> Array:
         """Update the network on one minibatch; by backpropagation without waiting for the device.
@@ -123,9 +124,10 @@ class Update:
                 optimizer.update(network.params, grads)
                 return loss
             fused = self._fused
-            if fused is None or fused.layers != network.layers:
-                fused = FusedGradient(network, self.x, self._labels, self.mini_batch_size)
-                self._fused = fused
+            if fused is None or not fused.suits(network):
+                data = (self.x, self._labels, self.mini_batch_size)
+                fused = launched_gradient(network, *data) if self._may_launch else None
+                fused = self._fused = fused or FusedGradient(network, *data)
             if not _is_plain_sgd(optimizer):
                 loss = fused(indices)
                 optimizer.update(network.params, fused.grads)

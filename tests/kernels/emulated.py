@@ -187,9 +187,10 @@ def _sanitizer_problem(sanitizer: Sanitizer) -> str:
 def _group(expression: str) -> list[str]:
     """Return the same kernel for all types and activations."""
     name, sizes = expression.split("<")
-    _, activation, *rest = sizes.removesuffix(">").split(", ")
-    activations = _ACTIVATIONS if activation in _ACTIVATIONS else (activation,)
-    return [f"{name}<{', '.join([t, a, *rest])}>" for t in _TYPES for a in activations]
+    _, *rest = sizes.removesuffix(">").split(", ")
+    activations = _ACTIVATIONS if rest[:1] and rest[0] in _ACTIVATIONS else rest[:1]
+    groups = [[a, *rest[1:]] for a in activations] or [[]]
+    return [f"{name}<{', '.join([t, *group])}>" for t in _TYPES for group in groups]
 
 
 @functools.cache

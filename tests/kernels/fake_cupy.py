@@ -6,6 +6,7 @@ what CuPy takes but a kernel would read wrongly: numbers of another type than th
 
 from __future__ import annotations
 
+import ctypes
 import importlib.machinery
 import operator
 import warnings
@@ -20,6 +21,7 @@ from kernels import emulated
 _ABSENT = ("errstate", "nditer", "ndenumerate", "ma", "insert")
 # What a block has without being asked for more.
 _SHARED = 48 << 10
+_HANDLE = 12345
 
 
 class CompileException(Exception):  # noqa: N818
@@ -61,6 +63,10 @@ class ndarray:  # noqa: N801
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self.host[_unwrap(index)] = _unwrap(value)
+
+    @property
+    def data(self) -> Any:
+        return SimpleNamespace(ptr=self.host.ctypes.data)
 
     def get(self) -> Any:
         return self.host.copy()
@@ -116,6 +122,29 @@ for _name in (
     *("__float__", "__int__", "__bool__"),
 ):
     setattr(ndarray, _name, _operator(_name))
+
+
+def _gemm(letter: str) -> Callable[..., None]:
+    """Return cuBLAS's product of matrices by columns, given by pointers."""
+    number = np.ctypeslib.as_ctypes_type(letter)
+
+    def array(pointer: int, rows: int, columns: int, leading: int) -> Any:
+        assert leading >= rows
+        numbers = ctypes.cast(pointer, ctypes.POINTER(number))
+        return np.ctypeslib.as_array(numbers, (columns, leading))[:, :rows].T
+
+    def gemm(*arguments: int) -> None:
+        handle, op_a, op_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc = map(
+            operator.index, arguments
+        )
+        assert handle == _HANDLE
+        left = array(a, k, m, lda).T if op_a else array(a, m, k, lda)
+        right = array(b, n, k, ldb).T if op_b else array(b, k, n, ldb)
+        out, kept = array(c, m, n, ldc), array(beta, 1, 1, 1).item()
+        product = array(alpha, 1, 1, 1) * (left @ right)
+        out[...] = product + kept * out if kept else product
+
+    return gemm
 
 
 class RawKernel:
@@ -258,6 +287,10 @@ class FakeCupy(ModuleType):
                 attributes=self.attributes,
                 compute_capability=self.compute_capability,
                 mem_info=(2**30, 2**30),
+                cublas_handle=_HANDLE,
+            ),
+            cublas=SimpleNamespace(
+                CUBLAS_OP_N=0, CUBLAS_OP_T=1, sgemm=_gemm("f"), dgemm=_gemm("d")
             ),
             runtime=SimpleNamespace(
                 getDeviceCount=lambda: 1,
