@@ -186,7 +186,7 @@ __global__ void __launch_bounds__(128, 1) differences(
 
 // The activation's output, and q as `differences` takes it, rounded once. NaN comes through.
 template <typename T, int ACTIVATION>
-static __device__ __forceinline__ double activate(double z, T& q) {
+static __device__ __forceinline__ double output_of(double z, T& q) {
     if (ACTIVATION == RELU) return z < 0 ? 0.0 : z;
     const double scaled = ACTIVATION == TANH ? 2 * z : z, lowest = -double(LIMIT<T>);
     const double odds = exp(scaled < lowest ? -lowest : -scaled);
@@ -239,7 +239,7 @@ __global__ void __launch_bounds__(256) forward(
         for (int k = 0; k < WARPS; ++k) z += partial[k][j];
         const size_t at = (size_t)n * HIDDEN + j;
         z1[at] = T(z);
-        hidden[j] = activate<T, ACTIVATION>(z, q1[at]);
+        hidden[j] = output_of<T, ACTIVATION>(z, q1[at]);
         h1[at] = T(hidden[j]);
     }
     __syncthreads();

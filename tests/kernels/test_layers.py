@@ -1,0 +1,205 @@
+"""Updates by the kernels of layers.cu, run on the CPU, against array operations in float64."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pytest
+
+from dlfs_gpu.kernels import report
+from dlfs_gpu.kernels.layers import Layers
+from dlfs_gpu.models import MultiLayerNet
+from dlfs_gpu.optimizers import SGD, Adam, Momentum
+from dlfs_gpu.training import launches
+from dlfs_gpu.training.update import Update
+from kernels.emulated import EmulatorError, require
+from kernels.fake_cupy import FakeCupy
+from kernels.problems import EPS, ActivationName, error, make_problem, make_sure, updated
+
+# Inputs, hidden units, classes; samples. None, one and several hidden layers; fewer columns than a
+# block takes, and more; more samples than groups; more classes than lanes.
+SHAPES: dict[str, tuple[tuple[int, list[int], int], int]] = {
+    "no hidden layer": ((20, [], 3), 5),
+    "small": ((20, [7], 33), 5),
+    "wide": ((5, [300], 9), 3),
+    "deep": ((9, [8, 17, 3], 4), 70),
+    "many classes": ((6, [5, 4], 70), 130),
+    "least": ((1, [1, 1], 1), 1),
+}
+LR = 0.1
+UPDATES = 3
+
+
+class Run:
+    """A network trained for some updates, on one backend.
+
+    Attributes
+    ----------
+    losses : list of array
+        As they came.
+    params : dict of array
+        All on the host.
+    """
+
+    def __init__(
+        self,
+        backend: str,
+        shape: str = "deep",
+        activation: ActivationName = "sigmoid",
+        dtype: str = "float32",
+        optimizer: Any = None,
+    ) -> None:
+        (inputs, hidden, classes), batch = SHAPES[shape]
+        rng = np.random.default_rng(0)
+        network = MultiLayerNet(
+            inputs, hidden, classes, activation, dtype=dtype, backend=backend, seed=0
+        )
+        upload = network.backend.asarray
+        for key, param in network.params.items():
+            drawn = rng.normal(0, 0.5, param.shape).astype(np.float32)
+            network.params[key] = upload(drawn, dtype)
+        x = upload(rng.normal(size=(40, inputs)).astype(np.float32), dtype)
+        t = upload(rng.integers(classes, size=40))
+        indices = upload(rng.integers(40, size=(UPDATES, batch)))
+        self.network = network
+        self.update = Update(network, optimizer or SGD(LR), x, t, batch)
+        self.losses = [network.backend.to_numpy(part) for part in self.update.run(indices)]
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return {k: self.network.backend.to_numpy(p) for k, p in self.network.params.items()}
+
+    @property
+    def bits(self) -> bytes:
+        return b"".join(array.tobytes() for array in (*self.losses, *self.params.values()))
+
+
+def assert_near(run: Run, desired: Run, tolerance: float) -> None:
+    np.testing.assert_allclose(
+        np.concatenate(run.losses), np.concatenate(desired.losses), rtol=tolerance
+    )
+    for key, param in run.params.items():
+        assert error(param, desired.params[key]) < tolerance
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_updates(cupy: FakeCupy, shape: str, activation: ActivationName, dtype: str) -> None:
+    cupy.attributes["CooperativeLaunch"] = 0
+    run = Run("cupy", shape, activation, dtype)
+    assert [str(status) for status in report()] == ["layers on cuda:0: passed"]
+    assert len(run.losses) == 1
+    assert_near(run, Run("numpy", shape, activation, "float64"), 20 * EPS[dtype])
+    cupy.order = 5
+    assert Run("cupy", shape, activation, dtype).bits == run.bits
+
+
+@pytest.mark.parametrize("make_optimizer", [lambda: Momentum(LR), lambda: Adam(LR)])
+def test_other_optimizers(cupy: FakeCupy, make_optimizer: Any) -> None:
+    run = Run("cupy", optimizer=make_optimizer())
+    assert "columns" in cupy.launched
+    assert [len(part) for part in run.losses] == UPDATES * [1]
+    assert_near(run, Run("numpy", dtype="float64", optimizer=make_optimizer()), 1e-5)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu"])
+def test_sure_and_saturated_networks_lose_no_digits(
+    cupy: FakeCupy, activation: ActivationName
+) -> None:
+    cupy.attributes["CooperativeLaunch"] = 0
+    problem = make_problem(activation=activation, scale=6)
+    indices = make_sure(problem)[None, :5]
+    lr = 1e11  # which makes changes of what the gradient is, some 1e-11
+    expected, expected_losses = updated(problem, indices, lr)
+    assert 0 < expected_losses[0] < 1e-7
+    network = problem.network()
+    data = cupy.asarray(problem.x), cupy.asarray(problem.labels)
+    (losses,) = Update(network, SGD(lr), *data, 5).run(cupy.asarray(indices))
+    np.testing.assert_allclose(losses.get(), expected_losses, rtol=1e-4)
+    for key, param in network.params.items():
+        start = problem.params[key]
+        assert error(param.get() - start, expected[key] - start) < 1e-4
+
+
+def test_nan_comes_through(cupy: FakeCupy) -> None:
+    run = Run("cupy")
+    run.network.params["W2"][0, 0] = np.nan
+    (losses,) = run.update.run(cupy.asarray(np.zeros((2, 70), int)))
+    assert np.isnan(losses.get()).all()
+
+
+def test_training_can_be_stopped_between(cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Run("cupy")
+    monkeypatch.setattr(launches, "_MOST_UPDATES", 2)
+    parts = Run("cupy")
+    assert [len(part) for part in parts.losses] == [2, 1]
+    assert parts.bits == whole.bits
+    monkeypatch.setattr(launches, "_MOST_OPERATIONS", 1)
+    assert [len(part) for part in Run("cupy").losses] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("change", ["parameter", "order", "layer"])
+def test_what_changes_between_updates_counts(cupy: FakeCupy, change: str) -> None:
+    runs = []
+    for backend, dtype in (("cupy", "float32"), ("numpy", "float64")):
+        run = Run(backend, dtype=dtype, optimizer=Momentum(LR))
+        upload, params = run.network.backend.asarray, run.network.params
+        if change == "layer":
+            run.network.layers[1].backward = lambda dout: 0 * dout
+        else:
+            order = np.asfortranarray if change == "order" else np.ascontiguousarray
+            params["W2"] = upload(order(2 * run.params["W2"]))
+        cupy.launched.clear()
+        indices = upload(np.arange(70)[None] % 40)
+        run.losses = [run.network.backend.to_numpy(part) for part in run.update.run(indices)]
+        runs.append(run)
+        if backend == "cupy":
+            assert ("columns" in cupy.launched) == (change == "parameter")
+    run, desired = runs
+    assert_near(run, desired, 1e-5)
+
+
+Proof = Literal["numbers", "thread", "address"]
+# The old text, the new, and what catches it.
+MUTATIONS: dict[str, tuple[str, str, list[Proof]]] = {
+    "a barrier removed": (
+        "            __syncthreads();\n            if (group < step)",
+        "            if (group < step)",
+        ["numbers", "thread"],
+    ),
+    "an index off by one": ("n * inputs + i]", "n * inputs + i + 1]", ["numbers", "address"]),
+    "a sum without the last column": ("j < width && n", "j < width - 1 && n", ["numbers"]),
+    "a minibatch counted twice": ("losses[(*update)++]", "losses[*update += 2]", ["address"]),
+}
+CASES = [(name, proof) for name, (*_, proofs) in MUTATIONS.items() for proof in proofs]
+
+
+def catches(cupy: FakeCupy, proof: Proof) -> bool:
+    """Say whether the kernels fail a proof."""
+    if proof != "numbers":
+        cupy.sanitizer = proof
+        require(proof)
+    problem = make_problem((20, 7, 33))
+    params, indices = problem.uploaded, np.random.default_rng(1).integers(40, size=(2, 5))
+    data = cupy.asarray(problem.x), cupy.asarray(problem.labels)
+    try:
+        losses = Layers(["sigmoid"], params, *data, 5).run(cupy.asarray(indices), LR)
+    except EmulatorError as caught:
+        return re.search("Sanitizer|runtime error", str(caught)) is not None
+    wanted, expected_losses = updated(problem, indices, LR)
+    arrays, expected = [*params, losses], [*wanted.values(), expected_losses]
+    return not all(error(a, b) < 1e-6 for a, b in zip(arrays, expected, strict=True))
+
+
+@pytest.mark.parametrize(("name", "proof"), CASES)
+def test_a_broken_kernel_is_caught(cupy: FakeCupy, name: str, proof: Proof) -> None:
+    cupy.mutations = [MUTATIONS[name][:2]]
+    assert catches(cupy, proof)
+
+
+@pytest.mark.parametrize("proof", get_args(Proof))
+def test_the_kernels_themselves_are_not(cupy: FakeCupy, proof: Proof) -> None:
+    assert not catches(cupy, proof)
