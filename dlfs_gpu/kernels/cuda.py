@@ -34,6 +34,8 @@ _SGD_THREADS = 512
 _SGD_WARPS = 16
 _SGD_ROWS, _SGD_LAST_ROWS = 8, 2
 _SGD_MAX_INPUTS, _SGD_MAX_HIDDEN, _SGD_MAX_SAMPLES = 4096, 128, 512
+# Multiplications in the first layer up to which one launch of some blocks is the fastest.
+_SGD_MAX_PRODUCTS = 100_000_000
 # The same in differences.cu.
 _FORWARD_THREADS = 256
 _FORWARD_MAX_HIDDEN = 512
@@ -84,9 +86,11 @@ class Training:
         self, activation: str, params: Params, x: Array, labels: Array, mini_batch_size: int
     ) -> None:
         inputs, hidden, classes = _check(params, x, labels)
-        _check_at_most(_SGD_MAX_INPUTS, inputs, "inputs")
-        _check_at_most(_SGD_MAX_HIDDEN, hidden, "hidden units")
-        _check_at_most(_SGD_MAX_SAMPLES, mini_batch_size, "samples in a mini-batch")
+        check_at_most(_SGD_MAX_INPUTS, inputs, "inputs")
+        check_at_most(_SGD_MAX_HIDDEN, hidden, "hidden units")
+        check_at_most(_SGD_MAX_SAMPLES, mini_batch_size, "samples in a mini-batch")
+        products = mini_batch_size * inputs * hidden
+        check_at_most(_SGD_MAX_PRODUCTS, products, "multiplications")
         device = current_device()
         if not device.attributes["CooperativeLaunch"]:
             raise UnfitError("the device has no cooperative launch")
@@ -147,7 +151,7 @@ class Differences:
 
     def __init__(self, activation: str, params: Params, x: Array, labels: Array) -> None:
         inputs, hidden, classes = _check(params, x, labels)
-        _check_at_most(_FORWARD_MAX_HIDDEN, hidden, "hidden units")
+        check_at_most(_FORWARD_MAX_HIDDEN, hidden, "hidden units")
         self.key = ("forward", *_template(activation, params))
         ctype, name = self.key[1:3]
         device = current_device().id
@@ -195,7 +199,7 @@ def _check(params: Params, x: Array, labels: Array) -> tuple[int, int, int]:
     """Return the network's sizes, or raise UnfitError, also if data does not suit it."""
     check_arrays(params, x, labels)
     (inputs, hidden), classes = params[0].shape, params[2].shape[1]
-    _check_at_most(_MAX_CLASSES, classes, "classes")
+    check_at_most(_MAX_CLASSES, classes, "classes")
     capability = current_device().compute_capability
     if int(capability) < _MIN_CAPABILITY:
         raise UnfitError(f"compute capability is {capability}; the kernels need {_MIN_CAPABILITY}")
@@ -223,7 +227,8 @@ def _check_array(name: str, array: Array, dtype: Any) -> None:
         raise UnfitError(f"{name} is not contiguous")
 
 
-def _check_at_most(limit: int, count: int, things: str) -> None:
+def check_at_most(limit: int, count: int, things: str) -> None:
+    """Raise UnfitError if there are more things than the limit."""
     if count > limit:
         raise UnfitError(f"there are {count} {things}; the kernel takes up to {limit}")
 

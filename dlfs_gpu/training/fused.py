@@ -125,10 +125,6 @@ class FusedGradient:
                 self.activations[k - 1][1](lib, before, self.kept[k - 1], delta)
         return loss
 
-    def suits(self, network: Network) -> bool:
-        """Say whether it is of these layers."""
-        return self.layers == network.layers
-
 
 def _sigmoid(lib: Any, z: Array, q: Array, limit: int) -> None:
     lib.negative(z, out=z)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import operator
-from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from dlfs_gpu.backend import to_numpy
 from dlfs_gpu.kernels import cuda
 from dlfs_gpu.kernels.host import loop_of
 from dlfs_gpu.kernels.layers import Layers
+from dlfs_gpu.kernels.products import Products
 from dlfs_gpu.kernels.proof import UnfitError, attempt, check_near, prove
 from dlfs_gpu.network import Network
 from dlfs_gpu.training.fused import FusedGradient
@@ -21,17 +23,12 @@ from dlfs_gpu.training.fused import FusedGradient
 # Updates that are compared, and by which share of itself each parameter's change may differ.
 _PROOF_UPDATES, _PROOF_LR = 3, 0.1
 _TOLERANCE = {"float32": 1e-3, "float64": 1e-9}
-# Training can be stopped after so many updates at most that take several launches each, and so many
-# operations: tenths of a second.
-_MOST_UPDATES, _MOST_OPERATIONS = 100, 1e12
 
 _Result = TypeVar("_Result")
 
 
-def updates_by_kernels(
-    network: Network, x: Array, labels: Array, indices: Array, lr: float
-) -> Array | None:
-    """Do updates by plain SGD: all in one launch where a kernel does that, or else some.
+class Launcher:
+    """Kernels for the updates of a network, made and compared when they are first asked for.
 
     Parameters
     ----------
@@ -40,104 +37,104 @@ def updates_by_kernels(
     x : array, shape (M, I)
     labels : array of int64, shape (M,)
         Data set, checked.
-    indices : array of int64, shape (U, mini_batch_size)
-        Rows of the data set, for each update.
-    lr : float
-        Learning rate.
-
-    Returns
-    -------
-    array, shape (K,), or None
-        The mean losses before the first K updates, which have been done. None where array
-        operations have to do them: then nothing has been changed.
-    """
-    losses = _attempt("training", network, x, labels, indices, lambda made: made.run(indices, lr))
-    if losses is None:
-        operations = 6 * indices.shape[1] * sum(param.size for param in network.params.values())
-        some = max(1, min(_MOST_UPDATES, int(_MOST_OPERATIONS / operations)))
-        rows = indices[:some, ...]
-        losses = _attempt("layers", network, x, labels, rows, lambda made: made.run(rows, lr))
-    return losses
-
-
-class LaunchedGradient:
-    """What `FusedGradient` does, by kernels; with the same attributes.
-
-    Parameters
-    ----------
-    network : Network
-    kernels : Layers
-        Made for its layers and parameters.
+    mini_batch_size : int
     """
 
-    def __init__(self, network: Network, kernels: Layers) -> None:
-        self.layers = list(network.layers)
-        self.grads = {key: cuda.cupy().empty_like(param) for key, param in network.params.items()}
-        self._kernels = kernels
-        self._params = list(network.params.values())
-
-    def __call__(self, indices: Array, scale: float = 1.0) -> Array:
-        """Return the loss of a minibatch, (), and leave its gradient, times `scale`, in `grads`."""
-        return self._kernels.gradient(indices, scale, list(self.grads.values()))
+    def __init__(self, network: Network, x: Array, labels: Array, mini_batch_size: int) -> None:
+        self._network = network
+        self._layers, self._params = list(network.layers), list(network.params.values())
+        self._data = (x, labels, mini_batch_size)
+        self._made: dict[str, Any] = {}
 
     def suits(self, network: Network) -> bool:
-        """Say whether it is of these layers and parameters."""
+        """Say whether these are still a network's layers and parameters."""
         params = network.params.values()
-        return self.layers == network.layers and all(map(operator.is_, self._params, params))
+        return self._layers == network.layers and all(map(operator.is_, self._params, params))
+
+    def update(self, indices: Array, lr: float) -> Array | None:
+        """Do updates by plain SGD.
+
+        Parameters
+        ----------
+        indices : array of int64, shape (U, mini_batch_size)
+            Rows of the data set, for each update.
+        lr : float
+            Learning rate.
+
+        Returns
+        -------
+        array, shape (K,), or None
+            The mean losses before the first K updates, which have been done. None where array
+            operations have to do them: then nothing has been changed.
+        """
+        return self._first(
+            ("training", "products", "layers"), lambda kernels: kernels.run(indices, lr)
+        )
+
+    def gradient(self, indices: Array) -> tuple[Array, dict[str, Array]] | None:
+        """Return the loss of a minibatch, (), and its gradient by each parameter, or None."""
+
+        def action(kernels: Layers) -> tuple[Array, dict[str, Array]]:
+            loss = kernels.gradient(indices)
+            return loss, dict(zip(self._network.params, kernels.grads, strict=True))
+
+        return self._first(("products", "layers"), action)
+
+    def _first(self, kinds: Iterable[str], action: Callable[[Any], _Result]) -> _Result | None:
+        """Return what `action` makes of the first kernels that take the network."""
+        for kind in kinds:
+            do = functools.partial(self._do, kind, action)
+            result = attempt(kind, cuda.device_name(), do)[0]
+            if result is not None:
+                return result
+        return None
+
+    def _do(self, kind: str, action: Callable[[Any], _Result]) -> _Result:
+        """Return what `action` makes of kernels, which are compared first if they are new."""
+        if kind not in self._made:
+            self._made[kind] = None
+            kernels = _make(kind, self._network, *self._data)
+            compare = functools.partial(_compare, kind, self._network, *self._data)
+            prove(kind, cuda.device_name(), kernels.key, compare)
+            self._made[kind] = kernels
+        if self._made[kind] is None:
+            raise UnfitError("it did not take the network before")
+        return action(self._made[kind])
 
 
-def launched_gradient(
-    network: Network, x: Array, labels: Array, mini_batch_size: int
-) -> LaunchedGradient | None:
-    """Return the gradient by kernels of a network as `updates_by_kernels` takes, or None."""
-    rows = cuda.cupy().arange(mini_batch_size)[None] % x.shape[0]
-    return _attempt(
-        "layers", network, x, labels, rows, lambda made: LaunchedGradient(network, made)
-    )
+def _make(kind: str, network: Network, x: Array, labels: Array, mini_batch_size: int) -> Any:
+    activations: Any = [loop_of(layer.forward) for layer in network.layers[1::2]]
+    params: Any = tuple(network.params.values())
+    data = (x, labels, mini_batch_size)
+    if kind != "training":
+        return (Products if kind == "products" else Layers)(activations, params, *data)
+    if len(activations) != 1:
+        raise UnfitError(f"the network has {len(activations)} hidden layers; the kernel takes one")
+    return cuda.Training(activations[0], params, *data)
 
 
-def _attempt(
-    kind: Literal["training", "layers"],
-    network: Network,
-    x: Array,
-    labels: Array,
-    indices: Array,
-    action: Callable[[Any], _Result],
-) -> _Result | None:
-    """Return what `action` makes of kernels that were compared with array operations, or None."""
-    device = cuda.device_name()
-    some = indices[:_PROOF_UPDATES, ...]
-
-    def kernels(network: Network) -> cuda.Training | Layers:
-        activations: Any = [loop_of(layer.forward) for layer in network.layers[1::2]]
-        params: Any = tuple(network.params.values())
-        if kind == "layers":
-            return Layers(activations, params, x, labels, indices.shape[1])
-        if len(activations) != 1:
-            raise UnfitError(f"the network has {len(activations)} hidden layers, not one")
-        return cuda.Training(activations[0], params, x, labels, indices.shape[1])
-
-    def compare() -> None:
-        moved, desired = copy.deepcopy(network), copy.deepcopy(network)
-        losses = kernels(moved).run(some, _PROOF_LR)
-        gradient = FusedGradient(desired, x, labels, indices.shape[1])
-        expected = []
-        for rows in some:
-            expected.append(gradient(rows, -_PROOF_LR))
-            for key, param in desired.params.items():
-                param += gradient.grads[key]
-        name = network.dtype.name
-        tolerance = _TOLERANCE[name]
-        for key, start in network.params.items():
-            rounding = 2 * len(some) * float(np.finfo(name).eps * np.linalg.norm(to_numpy(start)))
-            change, other = (each.params[key] - start for each in (moved, desired))
-            check_near(f"the change of {key}", change, other, tolerance, rounding)
-        # Of losses that are nearly 0, no digit need be right.
-        check_near("the loss", losses, cuda.cupy().stack(expected), tolerance, tolerance)
-
-    def proven() -> _Result:
-        made = kernels(network)
-        prove(kind, device, made.key, compare)
-        return action(made)
-
-    return attempt(kind, device, proven)[0]
+def _compare(kind: str, network: Network, x: Array, labels: Array, mini_batch_size: int) -> None:
+    """Raise an error that says what differs between kernels and array operations."""
+    data = (x, labels, mini_batch_size)
+    numbers = cuda.cupy().arange(_PROOF_UPDATES * mini_batch_size) % len(x)
+    rows = numbers.reshape(_PROOF_UPDATES, mini_batch_size)
+    moved, desired = copy.deepcopy(network), copy.deepcopy(network)
+    kernels, fused = _make(kind, moved, *data), FusedGradient(desired, *data)
+    name = network.dtype.name
+    tolerance, eps = _TOLERANCE[name], float(np.finfo(name).eps)
+    if isinstance(kernels, Layers):
+        kernels.gradient(rows[0])
+        fused(rows[0])
+        for grad, (key, expected) in zip(kernels.grads, fused.grads.items(), strict=True):
+            check_near(f"the gradient by {key}", grad, expected, tolerance, eps)
+    losses, expected_losses = kernels.run(rows, _PROOF_LR), []
+    for k in range(len(losses)):
+        expected_losses.append(fused(rows[k], -_PROOF_LR))
+        for key, param in desired.params.items():
+            param += fused.grads[key]
+    for key, start in network.params.items():
+        rounding = 2 * len(losses) * eps * float(np.linalg.norm(to_numpy(start)))
+        change, expected = (each.params[key] - start for each in (moved, desired))
+        check_near(f"the change of {key}", change, expected, tolerance, rounding)
+    # Of losses that are nearly 0, no digit need be right.
+    check_near("the loss", losses, cuda.cupy().stack(expected_losses), tolerance, tolerance)

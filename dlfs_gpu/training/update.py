@@ -16,7 +16,7 @@ from dlfs_gpu.network import Network
 from dlfs_gpu.optimizers import SGD
 from dlfs_gpu.processes import ALONE, Processes
 from dlfs_gpu.training.fused import FusedGradient, replaceable
-from dlfs_gpu.training.launches import LaunchedGradient, launched_gradient, updates_by_kernels
+from dlfs_gpu.training.launches import Launcher
 
 GradientKind = Literal["backprop", "difference", "batched", "loop"]
 
@@ -65,7 +65,8 @@ class Update:
         if self.gradient in ("batched", "loop"):
             network._refuse_random()
         self._labels = labels_of(t) if self.gradient == "backprop" else None
-        self._fused: FusedGradient | LaunchedGradient | None = None
+        self._fused: FusedGradient | None = None
+        self._launcher: Launcher | None = None
 
     def run(self, indices: Array) -> Iterator[Array]:
         """Update the network on one minibatch after another, without waiting for the device.
@@ -92,17 +93,21 @@ class Update:
 
     def _launched(self, indices: Array) -> Array | None:
         """Do the first updates by kernels; return None where there are none for them."""
-        labels, optimizer = self._labels, self.optimizer
-        if labels is None or not self._may_launch or not _is_plain_sgd(optimizer):
+        if not _is_plain_sgd(self.optimizer):
             return None
         with self.network._lock:
-            if not replaceable(self.network):
-                return None
-            return updates_by_kernels(self.network, self.x, labels, indices, optimizer.lr)
+            launcher = self._ready_launcher()
+            return launcher and launcher.update(indices, self.optimizer.lr)
 
-    @property
-    def _may_launch(self) -> bool:
-        return is_cupy_array(self.x) and kernels_mode() != "off"
+    def _ready_launcher(self) -> Launcher | None:
+        """Return kernels for the network as it is, or None if it may not have any."""
+        labels, network = self._labels, self.network
+        may = labels is not None and is_cupy_array(self.x) and kernels_mode() != "off"
+        if not may or not replaceable(network):
+            return None
+        if self._launcher is None or not self._launcher.suits(network):
+            self._launcher = Launcher(network, self.x, labels, self.mini_batch_size)
+        return self._launcher
 
     def __call__(self, indices: Array) -> Array:
         """Update the network on one minibatch; by backpropagation without waiting for the device.
@@ -123,11 +128,16 @@ class Update:
                 loss, grads = self._loss_and_gradient(indices)
                 optimizer.update(network.params, grads)
                 return loss
+            launcher = self._ready_launcher()
+            launched = launcher and launcher.gradient(indices)
+            if launched:
+                loss, grads = launched
+                optimizer.update(network.params, grads)
+                return loss
             fused = self._fused
-            if fused is None or not fused.suits(network):
-                data = (self.x, self._labels, self.mini_batch_size)
-                fused = launched_gradient(network, *data) if self._may_launch else None
-                fused = self._fused = fused or FusedGradient(network, *data)
+            if fused is None or fused.layers != network.layers:
+                fused = FusedGradient(network, self.x, self._labels, self.mini_batch_size)
+                self._fused = fused
             if not _is_plain_sgd(optimizer):
                 loss = fused(indices)
                 optimizer.update(network.params, fused.grads)

@@ -7,6 +7,7 @@ what CuPy takes but a kernel would read wrongly: numbers of another type than th
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib.machinery
 import operator
 import warnings
@@ -137,6 +138,8 @@ def _gemm(letter: str) -> Callable[..., None]:
         handle, op_a, op_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc = map(
             operator.index, arguments
         )
+        if fake.recorded is not None:
+            raise NotImplementedError("calling cuBLAS API during stream capture")
         assert handle == _HANDLE
         left = array(a, k, m, lda).T if op_a else array(a, m, k, lda)
         right = array(b, n, k, ldb).T if op_b else array(b, k, n, ldb)
@@ -194,6 +197,10 @@ class RawKernel:
                 stacklevel=2,
             )
             grid = (processors,)
+        if self._cupy.recorded is not None:
+            again = functools.partial(self, grid, block, args, shared_mem=shared_mem)
+            self._cupy.recorded.append(again)
+            return
         self._cupy.launches.append((grid, block, shared_mem))
         self._cupy.launched.append(self._name)
         if self._cupy.launch_error is not None:
@@ -261,6 +268,40 @@ class RawModule:
         return RawKernel(fake, name.partition("<")[0], kernel, self._cooperative)
 
 
+class Stream:
+    """A stream whose launches can be recorded instead of carried out."""
+
+    def __init__(self, *, non_blocking: bool = False) -> None:
+        assert non_blocking, "other streams wait for the one that everything else runs on"
+
+    def __enter__(self) -> None:
+        assert fake.stream is None
+        fake.stream = self
+
+    def __exit__(self, *_: object) -> None:
+        fake.stream = None
+
+    def begin_capture(self) -> None:
+        assert fake.stream is self
+        fake.recorded = []
+
+    def end_capture(self) -> Graph:
+        recorded, fake.recorded = fake.recorded, None
+        assert recorded is not None
+        return Graph(recorded)
+
+
+class Graph:
+    """What a stream has recorded."""
+
+    def __init__(self, launches: list[Callable[[], None]]) -> None:
+        self._launches = launches
+
+    def launch(self) -> None:
+        for launch in self._launches:
+            launch()
+
+
 class FakeCupy(ModuleType):
     """The module ``cupy``.
 
@@ -276,6 +317,8 @@ class FakeCupy(ModuleType):
         What compiling or launching raises.
     memory : int or None
         Arrays that `empty` still has memory for.
+    stream, recorded
+        The one that is current, and its launches while it is recorded.
     launches, launched : list
         Grid, block and shared memory of each; names of the kernels.
     """
@@ -300,6 +343,7 @@ class FakeCupy(ModuleType):
                 getDeviceCount=lambda: 1,
                 getDeviceProperties=lambda _: {"name": b"Stand-in", "totalGlobalMem": 2**30},
             ),
+            Stream=Stream,
             get_current_stream=lambda: SimpleNamespace(synchronize=lambda: None),
         )
         self.reset()
@@ -319,6 +363,8 @@ class FakeCupy(ModuleType):
         self.memory: int | None = None
         self.launches: list[Any] = []
         self.launched: list[str] = []
+        self.stream: Stream | None = None
+        self.recorded: list[Callable[[], None]] | None = None
 
     def __getattr__(self, name: str) -> Any:
         if name in _ABSENT or name.startswith("__"):

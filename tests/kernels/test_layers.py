@@ -1,4 +1,4 @@
-"""Updates by the kernels of layers.cu, run on the CPU, against array operations in float64."""
+"""Updates by layers.cu and products.cu, run on the CPU, against array operations in float64."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pytest
 
-from dlfs_gpu.kernels import report
+from dlfs_gpu.kernels import layers, products, report
 from dlfs_gpu.kernels.layers import Layers
+from dlfs_gpu.kernels.products import Products
 from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.optimizers import SGD, Adam, Momentum
-from dlfs_gpu.training import launches
 from dlfs_gpu.training.update import Update
 from kernels.emulated import EmulatorError, require
 from kernels.fake_cupy import FakeCupy
@@ -30,6 +30,17 @@ SHAPES: dict[str, tuple[tuple[int, list[int], int], int]] = {
 }
 LR = 0.1
 UPDATES = 3
+Kind = Literal["layers", "products"]
+
+
+@pytest.fixture(params=get_args(Kind))
+def kind(request: pytest.FixtureRequest, cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    """Kernels that take any network, or up to 32 classes."""
+    cupy.attributes["CooperativeLaunch"] = 0
+    if request.param == "layers":
+        monkeypatch.setattr(products, "_MOST_MULTIPLICATIONS", 0)
+    kind: Kind = request.param
+    return kind
 
 
 class Run:
@@ -50,6 +61,7 @@ class Run:
         activation: ActivationName = "sigmoid",
         dtype: str = "float32",
         optimizer: Any = None,
+        updates: int = UPDATES,
     ) -> None:
         (inputs, hidden, classes), batch = SHAPES[shape]
         rng = np.random.default_rng(0)
@@ -62,7 +74,7 @@ class Run:
             network.params[key] = upload(drawn, dtype)
         x = upload(rng.normal(size=(40, inputs)).astype(np.float32), dtype)
         t = upload(rng.integers(classes, size=40))
-        indices = upload(rng.integers(40, size=(UPDATES, batch)))
+        indices = upload(rng.integers(40, size=(updates, batch)))
         self.network = network
         self.update = Update(network, optimizer or SGD(LR), x, t, batch)
         self.losses = [network.backend.to_numpy(part) for part in self.update.run(indices)]
@@ -87,10 +99,12 @@ def assert_near(run: Run, desired: Run, tolerance: float) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_updates(cupy: FakeCupy, shape: str, activation: ActivationName, dtype: str) -> None:
-    cupy.attributes["CooperativeLaunch"] = 0
+def test_updates(
+    cupy: FakeCupy, kind: Kind, shape: str, activation: ActivationName, dtype: str
+) -> None:
     run = Run("cupy", shape, activation, dtype)
-    assert [str(status) for status in report()] == ["layers on cuda:0: passed"]
+    used = kind if SHAPES[shape][0][-1] <= 32 else "layers"
+    assert [str(status) for status in report()] == [f"{used} on cuda:0: passed"]
     assert len(run.losses) == 1
     assert_near(run, Run("numpy", shape, activation, "float64"), 20 * EPS[dtype])
     cupy.order = 5
@@ -98,18 +112,40 @@ def test_updates(cupy: FakeCupy, shape: str, activation: ActivationName, dtype: 
 
 
 @pytest.mark.parametrize("make_optimizer", [lambda: Momentum(LR), lambda: Adam(LR)])
-def test_other_optimizers(cupy: FakeCupy, make_optimizer: Any) -> None:
+def test_other_optimizers(cupy: FakeCupy, kind: Kind, make_optimizer: Any) -> None:
     run = Run("cupy", optimizer=make_optimizer())
-    assert "columns" in cupy.launched
+    assert [str(status) for status in report()] == [f"{kind} on cuda:0: passed"]
     assert [len(part) for part in run.losses] == UPDATES * [1]
     assert_near(run, Run("numpy", dtype="float64", optimizer=make_optimizer()), 1e-5)
 
 
+def test_many_updates(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs of ten updates, and what is left; in blocks between which training can be stopped."""
+    run = Run("cupy", "small", updates=26)
+    assert [len(part) for part in run.losses] == [26]
+    assert_near(run, Run("numpy", "small", dtype="float64", updates=26), 1e-5)
+    monkeypatch.setattr(layers, "_MOST_UPDATES", 12)
+    parts = Run("cupy", "small", updates=26)
+    assert [len(part) for part in parts.losses] == [12, 12, 2]
+    assert parts.bits == run.bits
+    monkeypatch.setattr(layers, "_MOST_PRODUCTS", 1)
+    assert [len(part) for part in Run("cupy", "small").losses] == [1, 1, 1]
+
+
+def test_another_learning_rate(kind: Kind) -> None:
+    runs = [Run("cupy", updates=20), Run("numpy", dtype="float64", updates=20)]
+    for run in runs:
+        run.update.optimizer.lr = 0.01
+        indices = run.network.backend.asarray(np.arange(10 * 70).reshape(10, 70) % 40)
+        run.losses = [run.network.backend.to_numpy(part) for part in run.update.run(indices)]
+    run, desired = runs
+    assert_near(run, desired, 1e-5)
+
+
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu"])
 def test_sure_and_saturated_networks_lose_no_digits(
-    cupy: FakeCupy, activation: ActivationName
+    cupy: FakeCupy, kind: Kind, activation: ActivationName
 ) -> None:
-    cupy.attributes["CooperativeLaunch"] = 0
     problem = make_problem(activation=activation, scale=6)
     indices = make_sure(problem)[None, :5]
     lr = 1e11  # which makes changes of what the gradient is, some 1e-11
@@ -124,25 +160,15 @@ def test_sure_and_saturated_networks_lose_no_digits(
         assert error(param.get() - start, expected[key] - start) < 1e-4
 
 
-def test_nan_comes_through(cupy: FakeCupy) -> None:
+def test_nan_comes_through(cupy: FakeCupy, kind: Kind) -> None:
     run = Run("cupy")
     run.network.params["W2"][0, 0] = np.nan
     (losses,) = run.update.run(cupy.asarray(np.zeros((2, 70), int)))
     assert np.isnan(losses.get()).all()
 
 
-def test_training_can_be_stopped_between(cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = Run("cupy")
-    monkeypatch.setattr(launches, "_MOST_UPDATES", 2)
-    parts = Run("cupy")
-    assert [len(part) for part in parts.losses] == [2, 1]
-    assert parts.bits == whole.bits
-    monkeypatch.setattr(launches, "_MOST_OPERATIONS", 1)
-    assert [len(part) for part in Run("cupy").losses] == [1, 1, 1]
-
-
 @pytest.mark.parametrize("change", ["parameter", "order", "layer"])
-def test_what_changes_between_updates_counts(cupy: FakeCupy, change: str) -> None:
+def test_what_changes_between_updates_counts(cupy: FakeCupy, kind: Kind, change: str) -> None:
     runs = []
     for backend, dtype in (("cupy", "float32"), ("numpy", "float64")):
         run = Run(backend, dtype=dtype, optimizer=Momentum(LR))
@@ -157,36 +183,50 @@ def test_what_changes_between_updates_counts(cupy: FakeCupy, change: str) -> Non
         run.losses = [run.network.backend.to_numpy(part) for part in run.update.run(indices)]
         runs.append(run)
         if backend == "cupy":
-            assert ("columns" in cupy.launched) == (change == "parameter")
+            assert bool(cupy.launched) == (change == "parameter")
     run, desired = runs
     assert_near(run, desired, 1e-5)
 
 
 Proof = Literal["numbers", "thread", "address"]
 # The old text, the new, and what catches it.
-MUTATIONS: dict[str, tuple[str, str, list[Proof]]] = {
-    "a barrier removed": (
-        "            __syncthreads();\n            if (group < step)",
-        "            if (group < step)",
-        ["numbers", "thread"],
-    ),
-    "an index off by one": ("n * inputs + i]", "n * inputs + i + 1]", ["numbers", "address"]),
-    "a sum without the last column": ("j < width && n", "j < width - 1 && n", ["numbers"]),
-    "a minibatch counted twice": ("losses[(*update)++]", "losses[*update += 2]", ["address"]),
+MUTATIONS: dict[Kind, dict[str, tuple[str, str, list[Proof]]]] = {
+    "layers": {
+        "a barrier removed": (
+            "            __syncthreads();\n            if (group < step)",
+            "            if (group < step)",
+            ["numbers", "thread"],
+        ),
+        "an index off by one": ("n * inputs + i]", "n * inputs + i + 1]", ["numbers", "address"]),
+        "a sum without the last column": ("j < width && n", "j < width - 1 && n", ["numbers"]),
+        "a minibatch counted twice": ("losses[(*update)++]", "losses[*update += 2]", ["address"]),
+    },
+    "products": {
+        "a barrier removed": ("    __syncthreads();\n", "", ["numbers", "thread"]),
+        "a row read too many": ("row < m.rows", "row <= m.rows", ["address"]),
+        "a bias left out": ("i > inputs || j", "i >= inputs || j", ["numbers"]),
+        "a minibatch not counted": ("counts[0] = done + 1", "counts[0] = done", ["numbers"]),
+    },
 }
-CASES = [(name, proof) for name, (*_, proofs) in MUTATIONS.items() for proof in proofs]
+CASES: list[tuple[Kind, str, Proof]] = [
+    (kind, name, proof)
+    for kind, mutations in MUTATIONS.items()
+    for name, (*_, proofs) in mutations.items()
+    for proof in proofs
+]
 
 
-def catches(cupy: FakeCupy, proof: Proof) -> bool:
-    """Say whether the kernels fail a proof."""
+def catches(cupy: FakeCupy, kind: Kind, proof: Proof) -> bool:
+    """Say whether kernels fail a proof."""
     if proof != "numbers":
         cupy.sanitizer = proof
         require(proof)
-    problem = make_problem((20, 7, 33))
+    problem = make_problem((20, 7, 6))
     params, indices = problem.uploaded, np.random.default_rng(1).integers(40, size=(2, 5))
     data = cupy.asarray(problem.x), cupy.asarray(problem.labels)
+    kernels = (Products if kind == "products" else Layers)(["sigmoid"], params, *data, 5)
     try:
-        losses = Layers(["sigmoid"], params, *data, 5).run(cupy.asarray(indices), LR)
+        losses = kernels.run(cupy.asarray(indices), LR)
     except EmulatorError as caught:
         return re.search("Sanitizer|runtime error", str(caught)) is not None
     wanted, expected_losses = updated(problem, indices, LR)
@@ -194,12 +234,13 @@ def catches(cupy: FakeCupy, proof: Proof) -> bool:
     return not all(error(a, b) < 1e-6 for a, b in zip(arrays, expected, strict=True))
 
 
-@pytest.mark.parametrize(("name", "proof"), CASES)
-def test_a_broken_kernel_is_caught(cupy: FakeCupy, name: str, proof: Proof) -> None:
-    cupy.mutations = [MUTATIONS[name][:2]]
-    assert catches(cupy, proof)
+@pytest.mark.parametrize(("kind", "name", "proof"), CASES)
+def test_a_broken_kernel_is_caught(cupy: FakeCupy, kind: Kind, name: str, proof: Proof) -> None:
+    cupy.mutations = [MUTATIONS[kind][name][:2]]
+    assert catches(cupy, kind, proof)
 
 
 @pytest.mark.parametrize("proof", get_args(Proof))
-def test_the_kernels_themselves_are_not(cupy: FakeCupy, proof: Proof) -> None:
-    assert not catches(cupy, proof)
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_the_kernels_themselves_are_not(cupy: FakeCupy, kind: Kind, proof: Proof) -> None:
+    assert not catches(cupy, kind, proof)

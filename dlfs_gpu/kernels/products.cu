@@ -1,0 +1,206 @@
+// Backpropagation through layers whose matrix products are small: each product takes along what
+// comes before and after it, fetching the minibatch, biases, activations, slopes, softmax and the
+// update, so that an update takes 3·layers − 1 launches.
+//
+// A product of 100 × 784 by 784 × 512 is 80 million operations, 2 µs of a large GPU; what costs time
+// is waiting for numbers. So tiles are small, for the sake of many blocks, and the warps of a block
+// deal the inner dimension out among themselves: every warp makes the whole tile of its share, 4 by
+// 4 numbers a lane, straight from the caches, and waits for no other until they are added up.
+//
+// All sums are taken in a fixed order: the same bits in every run.
+
+constexpr int ROWS = 16, COLUMNS = 32;      // of a tile
+
+template <typename T>
+constexpr int WARPS = sizeof(T) == 4 ? 16 : 8;
+
+// A matrix by rows, where a row may be looked up: row r is the one with the number lines[r].
+template <typename T>
+struct Matrix {
+    const T* numbers;
+    int rows, columns;
+    const long long* lines;
+};
+
+template <typename T>
+struct alignas(16) Vector {
+    T numbers[16 / sizeof(T)];
+};
+
+// Four numbers of a row; 0 for those that do not exist, or for all if the row does not.
+template <typename T>
+static __device__ __forceinline__ void load(T (&to)[4], Matrix<T> m, int row, int column) {
+    constexpr int LENGTH = 16 / sizeof(T);
+    const bool real = row < m.rows;
+    const long long line = real && m.lines ? m.lines[row] : row;
+    const T* from = m.numbers + line * m.columns + column;
+    if (real && column + 4 <= m.columns && m.columns % LENGTH == 0 && (size_t)m.numbers % 16 == 0) {
+#pragma unroll
+        for (int k = 0; k < 4; k += LENGTH) {
+            const Vector<T> vector = *reinterpret_cast<const Vector<T>*>(from + k);
+#pragma unroll
+            for (int r = 0; r < LENGTH; ++r) to[k + r] = vector.numbers[r];
+        }
+    } else {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) to[k] = real && column + k < m.columns ? from[k] : T(0);
+    }
+}
+
+// Load four numbers each of four lines, from the number `inner` on: lines are rows, or columns.
+template <typename T, bool BY_COLUMN>
+static __device__ __forceinline__ void load(T (&to)[4][4], Matrix<T> m, int line, int inner) {
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+        if (!BY_COLUMN) {
+            load(to[k], m, line + k, inner);
+            continue;
+        }
+        T row[4];
+        load(row, m, inner + k, line);
+#pragma unroll
+        for (int r = 0; r < 4; ++r) to[r][k] = row[r];
+    }
+}
+
+// A block's tile of a product of two matrices: `depth` long lines of `left`, which are its rows or
+// columns, by lines of `right`. With ONES, there is one more column of `left`, of ones.
+//
+// `use(row, column, sum)` is called for each number of the tile, real or not: by whole warps at
+// once, whose lanes are the columns.
+template <typename T, bool LEFT_BY_COLUMN, bool RIGHT_BY_COLUMN, bool ONES, typename Use>
+static __device__ __forceinline__ void multiply(Matrix<T> left, Matrix<T> right, int depth,
+                                                Use use) {
+    __shared__ T partial[WARPS<T>][ROWS][COLUMNS];
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int top = blockIdx.y * ROWS, first = blockIdx.x * COLUMNS;
+    const int row = lane / 8 * 4, column = lane % 8 * 4;
+    T sums[4][4];
+#pragma unroll
+    for (int r = 0; r < 4; ++r) {
+#pragma unroll
+        for (int c = 0; c < 4; ++c) sums[r][c] = 0;
+    }
+    for (int inner = 4 * warp; inner < depth; inner += 4 * WARPS<T>) {
+        T a[4][4], b[4][4];
+        load<T, LEFT_BY_COLUMN>(a, left, top + row, inner);
+        load<T, RIGHT_BY_COLUMN>(b, right, first + column, inner);
+#pragma unroll
+        for (int r = 0; r < 4; ++r) {
+            const bool ones = ONES && top + row + r == left.columns;
+#pragma unroll
+            for (int c = 0; c < 4; ++c) {
+#pragma unroll
+                for (int k = 0; k < 4; ++k) sums[r][c] += (ones ? T(1) : a[r][k]) * b[c][k];
+            }
+        }
+    }
+#pragma unroll
+    for (int r = 0; r < 4; ++r) {
+#pragma unroll
+        for (int c = 0; c < 4; ++c) partial[warp][row + r][column + c] = sums[r][c];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int r = warp; r < ROWS; r += WARPS<T>) {
+        T sum = 0;
+#pragma unroll
+        for (int w = 0; w < WARPS<T>; ++w) sum += partial[w][r][lane];
+        use(top + r, first + lane, sum);
+    }
+}
+
+// All launches: 32 · WARPS threads; a block for each tile of the result, columns first. Sizes are
+// those of the layer: inputs, outputs. `rows` (updates, samples) are the minibatches' rows of the
+// data set; where `before` are not rows of it but the samples themselves, it is null. `counts` are
+// the minibatches that are done, and those that are begun.
+
+// out = activation(before · W + b), and its slopes.
+template <typename T, int ACTIVATION>
+__global__ void __launch_bounds__(32 * WARPS<T>) forward(
+        const T* __restrict__ before, const long long* rows, const int* counts,
+        const T* __restrict__ W, const T* __restrict__ b, T* __restrict__ out,
+        T* __restrict__ slopes, int samples, int inputs, int outputs) {
+    if (rows) rows += (long long)counts[0] * samples;
+    const Matrix<T> left = {before, samples, inputs, rows}, right = {W, inputs, outputs, nullptr};
+    multiply<T, false, true, false>(left, right, inputs, [&](int n, int j, T sum) {
+        if (n >= samples || j >= outputs) return;
+        const long long at = (long long)n * outputs + j;
+        out[at] = activate<T, ACTIVATION>(sum + b[j], slopes[at]);
+    });
+}
+
+// delta = the gradient of the loss by the scores before · W + b, times scale / samples; and the
+// loss of each sample. Up to 32 classes, so that a warp has all scores of a sample.
+//
+// With e = exp(z − max z) and rest = Σ e over the classes that are wrong, the gradient is e / Σe,
+// and −rest / Σe for the label, right to rounding however sure the network is; so is the loss,
+// log Σe − (z[label] − max z).
+//
+//   looked_up whether `before` is the data set
+//   rows      never null here, as labels are looked up in any case
+template <typename T>
+__global__ void __launch_bounds__(32 * WARPS<T>) last(
+        const T* __restrict__ before, int looked_up, const long long* rows, int* counts,
+        const long long* __restrict__ labels, const T* __restrict__ W, const T* __restrict__ b,
+        T* __restrict__ delta, T* __restrict__ losses, T scale, int samples, int inputs,
+        int classes) {
+    rows += (long long)counts[0] * samples;
+    const Matrix<T> left = {before, samples, inputs, looked_up ? rows : nullptr};
+    const Matrix<T> right = {W, inputs, classes, nullptr};
+    multiply<T, false, true, false>(left, right, inputs, [&](int n, int c, T sum) {
+        if (n >= samples) return;
+        const bool real = c < classes;
+        const int label = int(labels[rows[n]]);
+        // The lanes past the last class repeat the first, which moves no maximum.
+        const T first = __shfl_sync(ALL, sum, 0) + b[0], z = real ? sum + b[c] : first;
+        const T shifted = z - warp_max(z);
+        const T e = real ? Exp(shifted) : T(0), rest = warp_sum(c == label ? T(0) : e);
+        const T own = __shfl_sync(ALL, e, label), score = __shfl_sync(ALL, shifted, label);
+        const T factor = scale / samples / (rest + own);
+        if (real) delta[(long long)n * classes + c] = (c == label ? -rest : e) * factor;
+        if (c == 0) losses[n] = Log1p(rest + Expm1(score)) - score;
+    });
+    if (blockIdx.y == 0 && threadIdx.x == 0) counts[1] = counts[0] + 1;
+}
+
+// before = (delta · Wᵀ) · slopes.
+template <typename T>
+__global__ void __launch_bounds__(32 * WARPS<T>) back(
+        const T* __restrict__ delta, const T* __restrict__ W, const T* __restrict__ slopes,
+        T* __restrict__ before, int samples, int inputs, int outputs) {
+    const Matrix<T> left = {delta, samples, outputs, nullptr};
+    const Matrix<T> right = {W, inputs, outputs, nullptr};
+    multiply<T, false, false, false>(left, right, outputs, [&](int n, int i, T sum) {
+        const long long at = (long long)n * inputs + i;
+        if (n < samples && i < inputs) before[at] = sum * slopes[at];
+    });
+}
+
+// W += beforeᵀ · delta and b += Σ delta; or they become that, if not `kept`. The launch for the
+// first layer, which has `rows`, ends the update: it leaves the mean loss.
+template <typename T>
+__global__ void __launch_bounds__(32 * WARPS<T>) weights(
+        const T* __restrict__ before, const long long* rows, int* counts,
+        const T* __restrict__ delta, T* __restrict__ W, T* __restrict__ b,
+        const T* __restrict__ sample_losses, T* __restrict__ losses, int kept, int samples,
+        int inputs, int outputs) {
+    const int done = counts[1] - 1;
+    const bool ends = rows;
+    if (rows) rows += (long long)done * samples;
+    const Matrix<T> left = {before, samples, inputs, rows};
+    const Matrix<T> right = {delta, samples, outputs, nullptr};
+    multiply<T, true, true, true>(left, right, samples, [&](int i, int j, T sum) {
+        if (i > inputs || j >= outputs) return;
+        T* to = i < inputs ? W + (long long)i * outputs + j : b + j;
+        *to = kept ? *to + sum : sum;
+    });
+    if (!ends || blockIdx.x || blockIdx.y || threadIdx.x >= 32) return;
+    T sum = 0;
+    for (int n = threadIdx.x; n < samples; n += 32) sum += sample_losses[n];
+    sum = warp_sum(sum);
+    if (threadIdx.x == 0) {
+        losses[done] = sum / samples;
+        counts[0] = done + 1;
+    }
+}
