@@ -11,15 +11,16 @@
 
 constexpr int ROWS = 16, COLUMNS = 32;      // of a tile
 
-template <typename T>
-constexpr int WARPS = sizeof(T) == 4 ? 16 : 8;
-
-// A matrix by rows, where a row may be looked up: row r is the one with the number lines[r].
+// A matrix by rows, where a row may be looked up: row r is the one with the number lookup[r].
 template <typename T>
 struct Matrix {
     const T* numbers;
     int rows, columns;
-    const long long* lines;
+    const long long* lookup;
+
+    __device__ const T* row(int r) const {
+        return numbers + (lookup ? lookup[r] : r) * (long long)columns;
+    }
 };
 
 template <typename T>
@@ -27,39 +28,80 @@ struct alignas(16) Vector {
     T numbers[16 / sizeof(T)];
 };
 
-// Four numbers of a row; 0 for those that do not exist, or for all if the row does not.
 template <typename T>
-static __device__ __forceinline__ void load(T (&to)[4], Matrix<T> m, int row, int column) {
+static __device__ __forceinline__ void load_four(T (&to)[4], const T* from) {
     constexpr int LENGTH = 16 / sizeof(T);
-    const bool real = row < m.rows;
-    const long long line = real && m.lines ? m.lines[row] : row;
-    const T* from = m.numbers + line * m.columns + column;
-    if (real && column + 4 <= m.columns && m.columns % LENGTH == 0 && (size_t)m.numbers % 16 == 0) {
 #pragma unroll
-        for (int k = 0; k < 4; k += LENGTH) {
-            const Vector<T> vector = *reinterpret_cast<const Vector<T>*>(from + k);
+    for (int k = 0; k < 4; k += LENGTH) {
+        const Vector<T> vector = *reinterpret_cast<const Vector<T>*>(from + k);
 #pragma unroll
-            for (int r = 0; r < LENGTH; ++r) to[k + r] = vector.numbers[r];
-        }
-    } else {
-#pragma unroll
-        for (int k = 0; k < 4; ++k) to[k] = real && column + k < m.columns ? from[k] : T(0);
+        for (int r = 0; r < LENGTH; ++r) to[k + r] = vector.numbers[r];
     }
 }
 
-// Load four numbers each of four lines, from the number `inner` on: lines are rows, or columns.
-template <typename T, bool BY_COLUMN>
-static __device__ __forceinline__ void load(T (&to)[4][4], Matrix<T> m, int line, int inner) {
+// Four lines of a matrix, its rows or columns. There is one more column of ones if ONES. Lines that
+// do not exist hold whatever comes, but numbers past the end of all lines are 0.
+template <typename T, bool BY_COLUMN, bool ONES = false>
+struct Lines {
+    Matrix<T> m;
+    int first;
+    bool vectors;       // whether four numbers that follow each other can be loaded at once
+    const T* rows[4];   // of the matrix, if they are the lines
+
+    __device__ __forceinline__ Lines(const Matrix<T>& m, int first) : m(m), first(first) {
+        vectors = m.columns % (16 / sizeof(T)) == 0 && (size_t)m.numbers % 16 == 0 &&
+                  (!BY_COLUMN || first + 4 <= m.columns);
+#pragma unroll
+        for (int r = 0; r < 4; ++r) rows[r] = BY_COLUMN ? nullptr : m.row(min(first + r, m.rows - 1));
+    }
+
+    // The numbers inner, ..., inner + 3 of each line.
+    __device__ __forceinline__ void load(T (&to)[4][4], int inner) const {
+        const bool whole = inner + 4 <= (BY_COLUMN ? m.rows : m.columns);
+        if (BY_COLUMN) {
+#pragma unroll
+            for (int k = 0; k < 4; ++k) {
+                T row[4] = {};
+                if (whole || inner + k < m.rows) {
+                    const T* from = m.row(inner + k) + first;
+                    if (vectors) {
+                        load_four(row, from);
+                    } else {
+#pragma unroll
+                        for (int r = 0; r < 4; ++r) {
+                            row[r] = first + r < m.columns ? from[r] : T(ONES);
+                        }
+                    }
+                }
+#pragma unroll
+                for (int r = 0; r < 4; ++r) to[r][k] = row[r];
+            }
+        } else {
+#pragma unroll
+            for (int r = 0; r < 4; ++r) {
+                if (whole && vectors) {
+                    load_four(to[r], rows[r] + inner);
+                } else {
+#pragma unroll
+                    for (int k = 0; k < 4; ++k) {
+                        to[r][k] = inner + k < m.columns ? rows[r][inner + k] : T(0);
+                    }
+                }
+            }
+        }
+    }
+};
+
+template <typename T>
+static __device__ __forceinline__ void add_products(T (&sums)[4][4], const T (&a)[4][4],
+                                                    const T (&b)[4][4]) {
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
-        if (!BY_COLUMN) {
-            load(to[k], m, line + k, inner);
-            continue;
-        }
-        T row[4];
-        load(row, m, inner + k, line);
 #pragma unroll
-        for (int r = 0; r < 4; ++r) to[r][k] = row[r];
+        for (int r = 0; r < 4; ++r) {
+#pragma unroll
+            for (int c = 0; c < 4; ++c) sums[r][c] += a[r][k] * b[c][k];
+        }
     }
 }
 
@@ -68,31 +110,29 @@ static __device__ __forceinline__ void load(T (&to)[4][4], Matrix<T> m, int line
 //
 // `use(row, column, sum)` is called for each number of the tile, real or not: by whole warps at
 // once, whose lanes are the columns.
-template <typename T, bool LEFT_BY_COLUMN, bool RIGHT_BY_COLUMN, bool ONES, typename Use>
+template <typename T, int WARPS, bool LEFT_BY_COLUMN, bool RIGHT_BY_COLUMN, bool ONES, typename Use>
 static __device__ __forceinline__ void multiply(Matrix<T> left, Matrix<T> right, int depth,
                                                 Use use) {
-    __shared__ T partial[WARPS<T>][ROWS][COLUMNS];
+    constexpr int STEP = 4 * WARPS;
+    __shared__ T partial[WARPS][ROWS][COLUMNS];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int top = blockIdx.y * ROWS, first = blockIdx.x * COLUMNS;
     const int row = lane / 8 * 4, column = lane % 8 * 4;
-    T sums[4][4];
+    const Lines<T, LEFT_BY_COLUMN, ONES> a_lines(left, top + row);
+    const Lines<T, RIGHT_BY_COLUMN> b_lines(right, first + column);
+    T sums[4][4] = {}, a[2][4][4], b[2][4][4];
+    int inner = 4 * warp;
+    a_lines.load(a[0], inner);
+    b_lines.load(b[0], inner);
+    // While numbers are multiplied, the next ones are on their way.
+#pragma unroll 1
+    while (inner < depth) {
 #pragma unroll
-    for (int r = 0; r < 4; ++r) {
-#pragma unroll
-        for (int c = 0; c < 4; ++c) sums[r][c] = 0;
-    }
-    for (int inner = 4 * warp; inner < depth; inner += 4 * WARPS<T>) {
-        T a[4][4], b[4][4];
-        load<T, LEFT_BY_COLUMN>(a, left, top + row, inner);
-        load<T, RIGHT_BY_COLUMN>(b, right, first + column, inner);
-#pragma unroll
-        for (int r = 0; r < 4; ++r) {
-            const bool ones = ONES && top + row + r == left.columns;
-#pragma unroll
-            for (int c = 0; c < 4; ++c) {
-#pragma unroll
-                for (int k = 0; k < 4; ++k) sums[r][c] += (ones ? T(1) : a[r][k]) * b[c][k];
-            }
+        for (int k = 0; k < 2; ++k) {
+            inner += STEP;
+            a_lines.load(a[1 - k], inner);
+            b_lines.load(b[1 - k], inner);
+            add_products(sums, a[k], b[k]);
         }
     }
 #pragma unroll
@@ -102,28 +142,28 @@ static __device__ __forceinline__ void multiply(Matrix<T> left, Matrix<T> right,
     }
     __syncthreads();
 #pragma unroll
-    for (int r = warp; r < ROWS; r += WARPS<T>) {
+    for (int r = warp; r < ROWS; r += WARPS) {
         T sum = 0;
 #pragma unroll
-        for (int w = 0; w < WARPS<T>; ++w) sum += partial[w][r][lane];
+        for (int w = 0; w < WARPS; ++w) sum += partial[w][r][lane];
         use(top + r, first + lane, sum);
     }
 }
 
-// All launches: 32 · WARPS threads; a block for each tile of the result, columns first. Sizes are
+// All launches: WARPS warps, which deal the inner dimension out; a block for each tile of the result, columns first. Sizes are
 // those of the layer: inputs, outputs. `rows` (updates, samples) are the minibatches' rows of the
 // data set; where `before` are not rows of it but the samples themselves, it is null. `counts` are
 // the minibatches that are done, and those that are begun.
 
 // out = activation(before · W + b), and its slopes.
-template <typename T, int ACTIVATION>
-__global__ void __launch_bounds__(32 * WARPS<T>) forward(
+template <typename T, int WARPS, int ACTIVATION>
+__global__ void __launch_bounds__(32 * WARPS) forward(
         const T* __restrict__ before, const long long* rows, const int* counts,
         const T* __restrict__ W, const T* __restrict__ b, T* __restrict__ out,
         T* __restrict__ slopes, int samples, int inputs, int outputs) {
     if (rows) rows += (long long)counts[0] * samples;
     const Matrix<T> left = {before, samples, inputs, rows}, right = {W, inputs, outputs, nullptr};
-    multiply<T, false, true, false>(left, right, inputs, [&](int n, int j, T sum) {
+    multiply<T, WARPS, false, true, false>(left, right, inputs, [&](int n, int j, T sum) {
         if (n >= samples || j >= outputs) return;
         const long long at = (long long)n * outputs + j;
         out[at] = activate<T, ACTIVATION>(sum + b[j], slopes[at]);
@@ -139,8 +179,8 @@ __global__ void __launch_bounds__(32 * WARPS<T>) forward(
 //
 //   looked_up whether `before` is the data set
 //   rows      never null here, as labels are looked up in any case
-template <typename T>
-__global__ void __launch_bounds__(32 * WARPS<T>) last(
+template <typename T, int WARPS>
+__global__ void __launch_bounds__(32 * WARPS) last(
         const T* __restrict__ before, int looked_up, const long long* rows, int* counts,
         const long long* __restrict__ labels, const T* __restrict__ W, const T* __restrict__ b,
         T* __restrict__ delta, T* __restrict__ losses, T scale, int samples, int inputs,
@@ -148,7 +188,7 @@ __global__ void __launch_bounds__(32 * WARPS<T>) last(
     rows += (long long)counts[0] * samples;
     const Matrix<T> left = {before, samples, inputs, looked_up ? rows : nullptr};
     const Matrix<T> right = {W, inputs, classes, nullptr};
-    multiply<T, false, true, false>(left, right, inputs, [&](int n, int c, T sum) {
+    multiply<T, WARPS, false, true, false>(left, right, inputs, [&](int n, int c, T sum) {
         if (n >= samples) return;
         const bool real = c < classes;
         const int label = int(labels[rows[n]]);
@@ -165,13 +205,13 @@ __global__ void __launch_bounds__(32 * WARPS<T>) last(
 }
 
 // before = (delta · Wᵀ) · slopes.
-template <typename T>
-__global__ void __launch_bounds__(32 * WARPS<T>) back(
+template <typename T, int WARPS>
+__global__ void __launch_bounds__(32 * WARPS) back(
         const T* __restrict__ delta, const T* __restrict__ W, const T* __restrict__ slopes,
         T* __restrict__ before, int samples, int inputs, int outputs) {
     const Matrix<T> left = {delta, samples, outputs, nullptr};
     const Matrix<T> right = {W, inputs, outputs, nullptr};
-    multiply<T, false, false, false>(left, right, outputs, [&](int n, int i, T sum) {
+    multiply<T, WARPS, false, false, false>(left, right, outputs, [&](int n, int i, T sum) {
         const long long at = (long long)n * inputs + i;
         if (n < samples && i < inputs) before[at] = sum * slopes[at];
     });
@@ -179,8 +219,8 @@ __global__ void __launch_bounds__(32 * WARPS<T>) back(
 
 // W += beforeᵀ · delta and b += Σ delta; or they become that, if not `kept`. The launch for the
 // first layer, which has `rows`, ends the update: it leaves the mean loss.
-template <typename T>
-__global__ void __launch_bounds__(32 * WARPS<T>) weights(
+template <typename T, int WARPS>
+__global__ void __launch_bounds__(32 * WARPS) weights(
         const T* __restrict__ before, const long long* rows, int* counts,
         const T* __restrict__ delta, T* __restrict__ W, T* __restrict__ b,
         const T* __restrict__ sample_losses, T* __restrict__ losses, int kept, int samples,
@@ -190,7 +230,7 @@ __global__ void __launch_bounds__(32 * WARPS<T>) weights(
     if (rows) rows += (long long)done * samples;
     const Matrix<T> left = {before, samples, inputs, rows};
     const Matrix<T> right = {delta, samples, outputs, nullptr};
-    multiply<T, true, true, true>(left, right, samples, [&](int i, int j, T sum) {
+    multiply<T, WARPS, true, true, true>(left, right, samples, [&](int i, int j, T sum) {
         if (i > inputs || j >= outputs) return;
         T* to = i < inputs ? W + (long long)i * outputs + j : b + j;
         *to = kept ? *to + sum : sum;

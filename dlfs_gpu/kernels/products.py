@@ -17,7 +17,10 @@ from dlfs_gpu.kernels.layers import Launch, Layers
 _MOST_MULTIPLICATIONS = 200_000_000
 # As in products.cu.
 _ROWS, _COLUMNS = 16, 32
-_WARPS = {"float": 16, "double": 8}
+# Warps of a block at most, as many as have room for their sums; and numbers of the inner dimension
+# that make another one worth while.
+_MOST_WARPS = {"float": 16, "double": 8}
+_NUMBERS_PER_WARP = 16
 # Updates that CUDA replays at once.
 _GRAPH = 10
 
@@ -68,38 +71,37 @@ class Products(Layers):
         samples, last = len(self._batch_losses), len(deltas) - 1
         launches: list[Launch] = []
 
-        def launch(k: int, rows: int, columns: int, kernel: str, *arguments: Any) -> None:
+        def launch(
+            k: int, rows: int, columns: int, depth: int, kernel: str, *arguments: Any
+        ) -> None:
             """Add a launch for layer k, with a block for each tile of a result."""
+            enough = 2 ** int(math.log2(max(depth / _NUMBERS_PER_WARP, 1)))
+            warps = min(enough, _MOST_WARPS[self._ctype])
+            name, *template = kernel.split()
             grid = (math.ceil(columns / _COLUMNS), math.ceil(rows / _ROWS))
             sizes = map(np.int32, (samples, *self._params[2 * k].shape))
-            launches.append(
-                functools.partial(
-                    self._kernel(*kernel.split()),
-                    grid,
-                    (32 * _WARPS[self._ctype],),
-                    (*arguments, *sizes),
-                )
-            )
+            made = self._kernel(name, str(warps), *template)
+            launches.append(functools.partial(made, grid, (32 * warps,), (*arguments, *sizes)))
 
         for k in range(last):
             W, b = self._params[2 * k : 2 * k + 2]
             activation = f"forward {self._activations[k].upper()}"
             lookup = NULL if k else rows
             out = (self._outputs[k + 1], slopes[k])
-            launch(k, samples, b.size, activation, befores[k], lookup, counts, W, b, *out)
+            launch(k, samples, b.size, len(W), activation, befores[k], lookup, counts, W, b, *out)
         W, b = self._params[-2:]
         data = (befores[last], np.int32(last == 0), rows, counts, self._labels)
         losses = (self._batch_losses, self._x.dtype.type(scale))
-        launch(last, samples, b.size, "last", *data, W, b, deltas[last], *losses)
+        launch(last, samples, b.size, len(W), "last", *data, W, b, deltas[last], *losses)
         for k in range(last, -1, -1):
             if k:
                 W, slope, delta = self._params[2 * k], slopes[k - 1], deltas[k - 1]
-                launch(k, samples, len(W), "back", deltas[k], W, slope, delta)
+                launch(k, samples, len(W), W.shape[1], "back", deltas[k], W, slope, delta)
             W, b = targets[2 * k : 2 * k + 2]
             lookup = NULL if k else rows
             kept = (self._batch_losses, self._losses, np.int32(add))
             pair = (befores[k], lookup, counts, deltas[k])
-            launch(k, len(W) + 1, b.size, "weights", *pair, W, b, *kept)
+            launch(k, len(W) + 1, b.size, samples, "weights", *pair, W, b, *kept)
         return launches
 
 

@@ -6,6 +6,7 @@ import ctypes
 import fcntl
 import functools
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -186,11 +187,10 @@ def _sanitizer_problem(sanitizer: Sanitizer) -> str:
 
 def _group(expression: str) -> list[str]:
     """Return the same kernel for all types and activations."""
-    name, sizes = expression.split("<")
-    _, *rest = sizes.removesuffix(">").split(", ")
-    activations = _ACTIVATIONS if rest[:1] and rest[0] in _ACTIVATIONS else rest[:1]
-    groups = [[a, *rest[1:]] for a in activations] or [[]]
-    return [f"{name}<{', '.join([t, *group])}>" for t in _TYPES for group in groups]
+    name, template = expression.removesuffix(">").split("<")
+    _, *rest = template.split(", ")
+    choices = [_ACTIVATIONS if text in _ACTIVATIONS else (text,) for text in rest]
+    return [f"{name}<{', '.join(all_)}>" for all_ in itertools.product(_TYPES, *choices)]
 
 
 @functools.cache

@@ -203,7 +203,7 @@ MUTATIONS: dict[Kind, dict[str, tuple[str, str, list[Proof]]]] = {
     },
     "products": {
         "a barrier removed": ("    __syncthreads();\n", "", ["numbers", "thread"]),
-        "a row read too many": ("row < m.rows", "row <= m.rows", ["address"]),
+        "a row read too many": ("inner + k < m.rows", "inner + k <= m.rows", ["address"]),
         "a bias left out": ("i > inputs || j", "i >= inputs || j", ["numbers"]),
         "a minibatch not counted": ("counts[0] = done + 1", "counts[0] = done", ["numbers"]),
     },
