@@ -16,11 +16,7 @@ from dlfs_gpu.kernels.layers import Launch, Layers
 # Multiplications of a product up to which this is faster than cuBLAS.
 _MOST_MULTIPLICATIONS = 200_000_000
 # As in products.cu.
-_ROWS, _COLUMNS = 16, 32
-# Warps of a block at most, as many as have room for their sums; and numbers of the inner dimension
-# that make another one worth while.
-_MOST_WARPS = {"float": 16, "double": 8}
-_NUMBERS_PER_WARP = 16
+_COLUMNS = 32
 # Updates that CUDA replays at once.
 _GRAPH = 10
 
@@ -75,12 +71,11 @@ class Products(Layers):
             k: int, rows: int, columns: int, depth: int, kernel: str, *arguments: Any
         ) -> None:
             """Add a launch for layer k, with a block for each tile of a result."""
-            enough = 2 ** int(math.log2(max(depth / _NUMBERS_PER_WARP, 1)))
-            warps = min(enough, _MOST_WARPS[self._ctype])
-            name, *template = kernel.split()
-            grid = (math.ceil(columns / _COLUMNS), math.ceil(rows / _ROWS))
+            warps, count = _shape(self._ctype, rows, columns, depth)
+            name, *activation = kernel.split()
+            made = self._kernel(name, str(warps), str(count), *activation)
+            grid = (math.ceil(columns / _COLUMNS), math.ceil(rows / (4 * count)))
             sizes = map(np.int32, (samples, *self._params[2 * k].shape))
-            made = self._kernel(name, str(warps), *template)
             launches.append(functools.partial(made, grid, (32 * warps,), (*arguments, *sizes)))
 
         for k in range(last):
@@ -103,6 +98,14 @@ class Products(Layers):
             pair = (befores[k], lookup, counts, deltas[k])
             launch(k, len(W) + 1, b.size, samples, "weights", *pair, W, b, *kept)
         return launches
+
+
+def _shape(ctype: str, rows: int, columns: int, depth: int) -> tuple[int, int]:
+    """Return the warps of a block, and how many rows of a result each lane makes."""
+    tiles = math.ceil(rows / 32) * math.ceil(columns / _COLUMNS)
+    count = 8 if tiles >= 264 else 4
+    most = (64 if ctype == "float" else 32) // count
+    return min(2 ** int(math.log2(max(depth / 16, 1))), most), count
 
 
 def _record(launches: Sequence[Launch]) -> Any:
