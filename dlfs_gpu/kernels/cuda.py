@@ -35,7 +35,7 @@ _SGD_WARPS = 16
 _SGD_ROWS, _SGD_LAST_ROWS = 8, 2
 _SGD_MAX_INPUTS, _SGD_MAX_HIDDEN, _SGD_MAX_SAMPLES = 4096, 128, 512
 # Multiplications in the first layer up to which one launch of some blocks is the fastest.
-_SGD_MAX_PRODUCTS = 100_000_000
+_SGD_MAX_PRODUCTS = 60_000_000
 # The same in differences.cu.
 _FORWARD_THREADS = 256
 _FORWARD_MAX_HIDDEN = 512

@@ -13,10 +13,12 @@ from dlfs_gpu._validation import Array
 from dlfs_gpu.kernels.cuda import NULL, check_at_most, cupy
 from dlfs_gpu.kernels.layers import Launch, Layers
 
-# Multiplications of a product up to which this is faster than cuBLAS.
-_MOST_MULTIPLICATIONS = 200_000_000
+# Multiplications of a product up to which an H100 is faster by this than by cuBLAS.
+_MOST_MULTIPLICATIONS = {"float": 120_000_000, "double": 50_000_000}
+# Tiles of a result that keep a device busy with few warps each.
+_MANY_TILES = 256
 # As in products.cu.
-_COLUMNS = 32
+_ROWS, _COLUMNS = 16, 32
 # Updates that CUDA replays at once.
 _GRAPH = 10
 
@@ -44,8 +46,9 @@ class Products(Layers):
     ) -> None:
         check_at_most(_COLUMNS, params[-1].size, "classes")
         largest = mini_batch_size * max(W.size for W in params[::2])
-        check_at_most(_MOST_MULTIPLICATIONS, largest, "multiplications in a product")
         super().__init__(activations, params, x, labels, mini_batch_size)
+        most = _MOST_MULTIPLICATIONS[self._ctype]
+        check_at_most(most, largest, "multiplications in a product")
         self._graph: tuple[Any, Any] = (None, None)
 
     def _repeat(self, count: int, scale: float, targets: Sequence[Array], *, add: bool) -> None:
@@ -71,10 +74,10 @@ class Products(Layers):
             k: int, rows: int, columns: int, depth: int, kernel: str, *arguments: Any
         ) -> None:
             """Add a launch for layer k, with a block for each tile of a result."""
-            warps, count = _shape(self._ctype, rows, columns, depth)
+            grid = (math.ceil(columns / _COLUMNS), math.ceil(rows / _ROWS))
+            warps = _warps(self._ctype, grid[0] * grid[1], depth)
             name, *activation = kernel.split()
-            made = self._kernel(name, str(warps), str(count), *activation)
-            grid = (math.ceil(columns / _COLUMNS), math.ceil(rows / (4 * count)))
+            made = self._kernel(name, str(warps), *activation)
             sizes = map(np.int32, (samples, *self._params[2 * k].shape))
             launches.append(functools.partial(made, grid, (32 * warps,), (*arguments, *sizes)))
 
@@ -100,12 +103,10 @@ class Products(Layers):
         return launches
 
 
-def _shape(ctype: str, rows: int, columns: int, depth: int) -> tuple[int, int]:
-    """Return the warps of a block, and how many rows of a result each lane makes."""
-    tiles = math.ceil(rows / 32) * math.ceil(columns / _COLUMNS)
-    count = 8 if tiles >= 264 else 4
-    most = (64 if ctype == "float" else 32) // count
-    return min(2 ** int(math.log2(max(depth / 16, 1))), most), count
+def _warps(ctype: str, tiles: int, depth: int) -> int:
+    """Return how many warps share the depth of a tile: more where they have a device to fill."""
+    most = (16 if tiles <= _MANY_TILES else 8) // (1 if ctype == "float" else 2)
+    return most if depth > 16 else 4
 
 
 def _record(launches: Sequence[Launch]) -> Any:

@@ -45,6 +45,21 @@ def test_layers_compile_without_spills(architecture: str, ctype: str) -> None:
     assert_no_spills("layers.cu", expressions, architecture)
 
 
+@pytest.mark.parametrize("ctype", ["float", "double"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_products_compile_without_spills(architecture: str, ctype: str) -> None:
+    warps = (4, 8, 16) if ctype == "float" else (4, 8)
+    expressions = [
+        f"{name}<{ctype}, {count}{activation}>"
+        for count in (warps if architecture == "sm_90" else warps[-1:])
+        for name, activation in [
+            *[("last", ""), ("back", ""), ("weights", "")],
+            *(("forward", f", {name}") for name in ACTIVATIONS),
+        ]
+    ]
+    assert_no_spills("products.cu", expressions, architecture)
+
+
 def assert_no_spills(file: str, expressions: list[str], architecture: str) -> None:
     log = compile_log(source(file), expressions, architecture)
     used = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores", log)

@@ -38,7 +38,7 @@ def kind(request: pytest.FixtureRequest, cupy: FakeCupy, monkeypatch: pytest.Mon
     """Kernels that take any network, or up to 32 classes."""
     cupy.attributes["CooperativeLaunch"] = 0
     if request.param == "layers":
-        monkeypatch.setattr(products, "_MOST_MULTIPLICATIONS", 0)
+        monkeypatch.setattr(products, "_MOST_MULTIPLICATIONS", {"float": 0, "double": 0})
     kind: Kind = request.param
     return kind
 
@@ -203,8 +203,8 @@ MUTATIONS: dict[Kind, dict[str, tuple[str, str, list[Proof]]]] = {
     },
     "products": {
         "a barrier removed": ("    __syncthreads();\n", "", ["numbers", "thread"]),
-        "a row read too many": ("inner + k < m.rows", "inner + k <= m.rows", ["address"]),
-        "a bias left out": ("i > inputs || j", "i >= inputs || j", ["numbers"]),
+        "a row read too many": ("(BY_COLUMN ? m.rows", "(BY_COLUMN ? m.rows + 1", ["address"]),
+        "a bias left out": ("if (i <= inputs && j", "if (i < inputs && j", ["numbers"]),
         "a minibatch not counted": ("counts[0] = done + 1", "counts[0] = done", ["numbers"]),
     },
 }
