@@ -108,14 +108,15 @@ def test_the_same_bits_in_every_run(sizes: tuple[int, ...]) -> None:
 def test_resuming(sizes: tuple[int, ...], optimizer: str, tmp_path: Path) -> None:
     """From a checkpoint in the middle to the same bits."""
     model = network("cupy", "sigmoid", "float32", sizes)
-    data = [model.backend.asarray(array) for array in samples("float32")]
+    x, t = (model.backend.asarray(array) for array in samples("float32"))
 
     def save(trainer: Trainer) -> None:
         trainer.save(tmp_path / f"{len(trainer.history.losses)}.safetensors")
 
     whole = Trainer(
         model,
-        *data,
+        x,
+        t,
         epochs=10,
         mini_batch_size=50,
         optimizer=optimizer,
@@ -124,7 +125,7 @@ def test_resuming(sizes: tuple[int, ...], optimizer: str, tmp_path: Path) -> Non
         callback=save,
     )
     losses = whole.train().losses
-    resumed = Trainer.resume(tmp_path / "60.safetensors", *data, verbose=False)
+    resumed = Trainer.resume(tmp_path / "60.safetensors", x, t, verbose=False)
     np.testing.assert_array_equal(resumed.train().losses, losses)
     for key, param in resumed.network.params.items():
         np.testing.assert_array_equal(param.get(), model.params[key].get())

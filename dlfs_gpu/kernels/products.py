@@ -14,7 +14,7 @@ from dlfs_gpu.kernels.cuda import NULL, check_at_most, cupy
 from dlfs_gpu.kernels.layers import Launch, Layers
 
 # Multiplications of a product up to which an H100 is faster by this than by cuBLAS.
-_MOST_MULTIPLICATIONS = {"float": 120_000_000, "double": 50_000_000}
+_MOST_MULTIPLICATIONS = {"float32": 120_000_000, "float64": 50_000_000}
 # Tiles of a result that keep a device busy with few warps each.
 _MANY_TILES = 256
 # As in products.cu.
@@ -46,9 +46,9 @@ class Products(Layers):
     ) -> None:
         check_at_most(_COLUMNS, params[-1].size, "classes")
         largest = mini_batch_size * max(W.size for W in params[::2])
-        super().__init__(activations, params, x, labels, mini_batch_size)
-        most = _MOST_MULTIPLICATIONS[self._ctype]
+        most = _MOST_MULTIPLICATIONS.get(x.dtype.name, 0)
         check_at_most(most, largest, "multiplications in a product")
+        super().__init__(activations, params, x, labels, mini_batch_size)
         self._graph: tuple[Any, Any] = (None, None)
 
     def _repeat(self, count: int, scale: float, targets: Sequence[Array], *, add: bool) -> None:

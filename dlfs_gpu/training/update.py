@@ -68,6 +68,10 @@ class Update:
         self._fused: FusedGradient | None = None
         self._launcher: Launcher | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all but kernels, which cannot be copied."""
+        return vars(self) | {"_launcher": None}
+
     def run(self, indices: Array) -> Iterator[Array]:
         """Update the network on one minibatch after another, without waiting for the device.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from typing import Any, Literal, get_args
 
@@ -38,7 +39,7 @@ def kind(request: pytest.FixtureRequest, cupy: FakeCupy, monkeypatch: pytest.Mon
     """Kernels that take any network, or up to 32 classes."""
     cupy.attributes["CooperativeLaunch"] = 0
     if request.param == "layers":
-        monkeypatch.setattr(products, "_MOST_MULTIPLICATIONS", {"float": 0, "double": 0})
+        monkeypatch.setattr(products, "_MOST_MULTIPLICATIONS", {})
     kind: Kind = request.param
     return kind
 
@@ -130,6 +131,13 @@ def test_many_updates(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     assert parts.bits == run.bits
     monkeypatch.setattr(layers, "_MOST_PRODUCTS", 1)
     assert [len(part) for part in Run("cupy", "small").losses] == [1, 1, 1]
+
+
+def test_copies_have_no_kernels(kind: Kind) -> None:
+    """Kernels and graphs cannot be copied, nor pickled."""
+    update = Run("cupy").update
+    assert update._launcher is not None
+    assert copy.copy(update)._launcher is None
 
 
 def test_another_learning_rate(kind: Kind) -> None:
