@@ -21,6 +21,7 @@ from kernels.problems import Arrays, Problem, error, make_problem, updated
 INDICES = np.random.default_rng(1).integers(40, size=(5, 5))
 LR = 0.1
 LAYERS = {"gather", "activation", "softmax", "columns"}
+PRODUCTS = {"forward", "last", "back", "weights"}
 
 
 def train(
@@ -160,11 +161,11 @@ class TestProof:
         with pytest.warns(KernelWarning, match="the change of W1 differs") as caught:
             assert_trained(problem, *train(problem))
         assert len(caught) == 1
-        # From then on the kernels of layers do it, for all networks, without a further warning.
+        # From then on other kernels do it, for all networks, without a further warning.
         cupy.launched.clear()
         other = make_problem((5, 1, 2))
         assert_trained(other, *train(other))
-        assert set(cupy.launched) == LAYERS
+        assert set(cupy.launched) == PRODUCTS
         assert [status.failure is None for status in report()] == [False, True]
         # Differences are another kind.
         cupy.mutations = []
@@ -221,14 +222,14 @@ class TestFailures:
         network = make_problem()
         with pytest.warns(KernelWarning, match="kernel on cuda:0 is not used") as caught:
             assert_trained(network, *train(network), launches=5)
-        assert len(caught) == 2
-        for warning, kind in zip(caught, ("training", "layers"), strict=True):
+        kinds = ("training", "products", "layers")
+        for warning, kind in zip(caught, kinds, strict=True):
             assert str(warning.message).startswith(f"the {kind} kernel")
             assert first_line in str(warning.message)
         train(network)
         with pytest.warns(KernelWarning, match="differences kernel"):
             assert_differentiated(network, gradient(network))
-        assert [status.failure is None for status in report()] == 3 * [False]
+        assert [status.failure is None for status in report()] == 4 * [False]
 
     def test_a_cache_that_cannot_be_written(self, cupy: FakeCupy) -> None:
         cupy.compile_error = PermissionError(13, "Permission denied", "/home/me/.cupy")
@@ -281,8 +282,9 @@ class TestUnfit:
     def test_sizes(self, cupy: FakeCupy, sizes: tuple[int, int, int]) -> None:
         problem = make_problem(sizes)
         assert_trained(problem, *train(problem))
-        assert set(cupy.launched) == LAYERS
-        assert [str(status) for status in report()] == ["layers on cuda:0: passed"]
+        kind, launched = ("products", PRODUCTS) if sizes[-1] <= 32 else ("layers", LAYERS)
+        assert set(cupy.launched) == launched
+        assert [str(status) for status in report()] == [f"{kind} on cuda:0: passed"]
 
     @pytest.mark.parametrize("sizes", [(20, 7, 33), (2, 513, 3)], ids=["classes", "hidden"])
     def test_sizes_for_differences(self, cupy: FakeCupy, sizes: tuple[int, int, int]) -> None:
@@ -295,14 +297,14 @@ class TestUnfit:
         data = fake.asarray(problem.x), fake.asarray(problem.labels)
         update = Update(problem.network(), SGD(LR), *data, 513)
         assert len(list(update.run(fake.asarray(np.arange(513)[None])))) == 1
-        assert set(cupy.launched) == LAYERS
+        assert set(cupy.launched) == PRODUCTS
 
     def test_several_hidden_layers(self, cupy: FakeCupy) -> None:
         problem = make_problem()
         network = MultiLayerNet(20, [7, 4], 3, seed=0, backend="cupy")
         assert len(train(problem, network)[0]) == 1
         gradient(problem, network)
-        assert set(cupy.launched) == LAYERS
+        assert set(cupy.launched) == PRODUCTS
 
     @pytest.mark.parametrize("change", ["subclass", "decay", "soft targets", "order"])
     def test_what_the_kernel_would_not_do(self, cupy: FakeCupy, change: str) -> None:
@@ -371,4 +373,4 @@ class TestUnfit:
         change(cupy)
         problem = make_problem()
         assert_trained(problem, *train(problem))
-        assert set(cupy.launched) == LAYERS
+        assert set(cupy.launched) == PRODUCTS
