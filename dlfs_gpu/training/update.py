@@ -13,7 +13,7 @@ from dlfs_gpu.backend import blas_threads
 from dlfs_gpu.functions import labels_of
 from dlfs_gpu.kernels import kernels_mode
 from dlfs_gpu.network import Network
-from dlfs_gpu.optimizers import SGD
+from dlfs_gpu.optimizers import is_plain_sgd
 from dlfs_gpu.processes import ALONE, Processes
 from dlfs_gpu.training.fused import FusedGradient, replaceable
 from dlfs_gpu.training.launches import Launcher
@@ -97,11 +97,9 @@ class Update:
 
     def _launched(self, indices: Array) -> Array | None:
         """Do the first updates by kernels; return None where there are none for them."""
-        if not _is_plain_sgd(self.optimizer):
-            return None
         with self.network._lock:
             launcher = self._ready_launcher()
-            return launcher and launcher.update(indices, self.optimizer.lr)
+            return launcher and launcher.update(indices, self.optimizer)
 
     def _ready_launcher(self) -> Launcher | None:
         """Return kernels for the network as it is, or None if it may not have any."""
@@ -142,7 +140,7 @@ class Update:
             if fused is None or fused.layers != network.layers:
                 fused = FusedGradient(network, self.x, self._labels, self.mini_batch_size)
                 self._fused = fused
-            if not _is_plain_sgd(optimizer):
+            if not is_plain_sgd(optimizer):
                 loss = fused(indices)
                 optimizer.update(network.params, fused.grads)
                 return loss
@@ -175,11 +173,6 @@ class Update:
         comm = self.processes.comm
         grads = network.numerical_gradient(x, t, method=self.gradient, comm=comm)
         return network._loss(x, t, training=True), grads
-
-
-def _is_plain_sgd(optimizer: Any) -> bool:
-    """Say whether an optimizer does nothing but add the gradient times −lr."""
-    return type(optimizer) is SGD and "update" not in vars(optimizer)
 
 
 def overridden(network: Network, *names: str) -> bool:
