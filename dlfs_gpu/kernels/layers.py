@@ -1,6 +1,7 @@
 """Backpropagation by launches that follow each other, for networks of any depth and width.
 
-The matrix products are cuBLAS's; what is between them is in layers.cu.
+The matrix products are cuBLAS's; what is between them is in layers.cu. `dlfs_gpu.kernels.products`
+is faster where they are small.
 """
 
 from __future__ import annotations
@@ -88,9 +89,9 @@ class Layers:
         """
         return self._run(indices, -lr, self._params, add=True)
 
-    def gradient(self, indices: Array, scale: float = 1.0) -> Array:
+    def gradient(self, indices: Array) -> Array:
         """Leave the gradient for the samples `indices`, (B,), in `grads`; return the loss, ()."""
-        return self._run(indices[None], scale, self.grads, add=False)[0]
+        return self._run(indices[None], 1, self.grads, add=False)[0]
 
     def run_with(self, step: Launch, indices: Array) -> Array:
         """Do what `run` does, but have `step` do the updates by what is in `grads`."""

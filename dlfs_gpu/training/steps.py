@@ -62,7 +62,7 @@ class Step:
         for arrays in self._kept:
             if [array.size for array in arrays] != sizes:
                 raise UnfitError("the optimizer keeps what belongs to other parameters")
-            cuda.check_arrays(arrays, arrays[0])
+            cuda.check_arrays(arrays, grads[0])
         name = type(optimizer).__name__.upper()
         self.key = ("step", cuda.CTYPES[grads[0].dtype.name], name)
         self._kernel = cuda.load("optimizers.cu", self.key, cuda.current_device().id)
