@@ -121,10 +121,10 @@ def run(
         One for each core by default.
     """
     rows = len(total)
-    loop = _loop(name, (*arguments, 0, 0, total))
+    call = loop(name, (*arguments, 0, 0, total))
 
     def task(start: int) -> None:
-        loop(*arguments, start, min(start + at_once, rows), total)
+        call(*arguments, start, min(start + at_once, rows), total)
 
     starts = range(0, rows, at_once)
     workers = min(threads or cpu_cores(), len(starts))
@@ -141,8 +141,8 @@ def _is_installed() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
-def _loop(name: str, arguments: Sequence[Any]) -> Any:
-    """Return a loop compiled for the type of the first argument."""
+def loop(name: str, arguments: Sequence[Any]) -> Any:
+    """Return a loop of `dlfs_gpu.kernels.loops` compiled for the type of the first argument."""
     key = name, arguments[0].dtype.name
     with _compiling:
         if key not in _ready:
@@ -175,4 +175,4 @@ def _compile(function: Callable[..., None], arguments: Sequence[Any]) -> Any:
 def _announce() -> None:
     from tqdm import tqdm
 
-    tqdm.write("dlfs_gpu: compiling the loops of differences, once", file=sys.stderr)
+    tqdm.write("dlfs_gpu: compiling loops, once", file=sys.stderr)

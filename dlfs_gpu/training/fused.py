@@ -20,6 +20,7 @@ from dlfs_gpu.layers import Affine, Relu, Sigmoid, Tanh
 from dlfs_gpu.losses import SoftmaxWithLoss
 from dlfs_gpu.models import MultiLayerNet, SimpleNet, TwoLayerNet
 from dlfs_gpu.network import Network
+from dlfs_gpu.training.rows import DenseRows, SparseRows
 
 
 def replaceable(network: Network) -> bool:
@@ -53,6 +54,8 @@ class FusedGradient:
     labels : array of int64, shape (M,)
         Data set, checked, in NumPy or CuPy arrays, in the network's type.
     mini_batch_size : int
+    sparse : SparseRows, optional
+        Minibatches of x for the first layer, which are gathered by default.
 
     Attributes
     ----------
@@ -60,15 +63,23 @@ class FusedGradient:
         What the last call left, by the keys of the network's ``params``.
     """
 
-    def __init__(self, network: Network, x: Array, labels: Array, mini_batch_size: int) -> None:
+    def __init__(
+        self,
+        network: Network,
+        x: Array,
+        labels: Array,
+        mini_batch_size: int,
+        sparse: SparseRows | None = None,
+    ) -> None:
         lib: Any = importlib.import_module("cupy") if is_cupy_array(x) else np
-        self.x = x
+        self.lib = lib
+        self.sparse = sparse
+        self.rows = sparse or DenseRows(x, mini_batch_size)
         self.labels = labels
         self.layers: list[Any] = list(network.layers)
         self.activations = [_ACTIVATIONS[type(layer)] for layer in network.layers[1::2]]
         self.grads = {key: lib.empty_like(param) for key, param in network.params.items()}
         n, sizes, dtype = mini_batch_size, network.sizes, network.dtype
-        self.batch = lib.empty((n, sizes[0]), dtype)
         self.outputs = [lib.empty((n, size), dtype) for size in sizes[1:]]
         self.kept = [lib.empty((n, size), dtype) for size in sizes[1:-1]]
         self.deltas = [lib.empty((n, size), dtype) for size in sizes[1:-1]]
@@ -84,16 +95,15 @@ class FusedGradient:
         IndexError
             If one of the `indices`, (mini_batch_size,), is out of range; CuPy wraps them round.
         """
-        lib: Any = importlib.import_module("cupy") if is_cupy_array(self.x) else np
+        lib, rows = self.lib, self.rows
         n = len(self.ones)
         labels = lib.take(self.labels, indices)
-        # Without a mode NumPy gathers into a copy first, to leave `out` whole on a bad index; the
-        # labels' are the same, and have been taken.
-        mode = {"mode": "wrap"} if lib is np else {}
-        lib.take(self.x, indices, axis=0, out=self.batch, **mode)
-        before = self.batch
+        rows.gather(indices)
         for k, (layer, out) in enumerate(zip(self.layers[::2], self.outputs, strict=True)):
-            lib.matmul(before, layer.params["W"], out=out)
+            if k:
+                lib.matmul(before, layer.params["W"], out=out)
+            else:
+                rows.times(layer.params["W"], out)
             out += layer.params["b"]
             if k < len(self.activations):
                 self.activations[k][0](lib, out, self.kept[k], self.limit)
@@ -117,10 +127,12 @@ class FusedGradient:
 
         delta = out
         for k in reversed(range(len(self.outputs))):
-            before = self.outputs[k - 1] if k else self.batch
-            lib.matmul(before.T, delta, out=self.grads[f"W{k + 1}"])
             lib.matmul(self.ones, delta, out=self.grads[f"b{k + 1}"])
-            if k:
+            if not k:
+                rows.transposed_times(delta, self.grads["W1"])
+            else:
+                before = self.outputs[k - 1]
+                lib.matmul(before.T, delta, out=self.grads[f"W{k + 1}"])
                 delta = lib.matmul(delta, self.layers[2 * k].params["W"].T, out=self.deltas[k - 1])
                 self.activations[k - 1][1](lib, before, self.kept[k - 1], delta)
         return loss

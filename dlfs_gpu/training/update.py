@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Literal, get_args
@@ -17,6 +18,7 @@ from dlfs_gpu.optimizers import SGD
 from dlfs_gpu.processes import ALONE, Processes
 from dlfs_gpu.training.fused import FusedGradient, replaceable
 from dlfs_gpu.training.launches import updates_by_kernel
+from dlfs_gpu.training.rows import SparseRows, sparse_rows
 
 GradientKind = Literal["backprop", "difference", "batched", "loop"]
 
@@ -123,8 +125,9 @@ class Update:
                 optimizer.update(network.params, grads)
                 return loss
             fused = self._fused
-            if fused is None or fused.layers != network.layers:
-                fused = FusedGradient(network, self.x, self._labels, self.mini_batch_size)
+            sparse = None if kernels_mode() == "off" else self._sparse
+            if fused is None or fused.layers != network.layers or fused.sparse is not sparse:
+                fused = FusedGradient(network, self.x, self._labels, self.mini_batch_size, sparse)
                 self._fused = fused
             if not _is_plain_sgd(optimizer):
                 loss = fused(indices)
@@ -136,6 +139,11 @@ class Update:
                 layer.params["W"] += fused.grads[f"W{k}"]
                 layer.params["b"] += fused.grads[f"b{k}"]
             return loss
+
+    @functools.cached_property
+    def _sparse(self) -> SparseRows | None:
+        """The data set without its zeros, where it gains from that."""
+        return sparse_rows(self.x, self.mini_batch_size, self.network.sizes[1])
 
     def threads(self) -> AbstractContextManager[None]:
         """Return a context for many updates, in which BLAS takes the threads that serve them."""
