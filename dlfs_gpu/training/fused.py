@@ -27,8 +27,8 @@ def replaceable(network: Network) -> bool:
     """Say whether a network trains by nothing but the arithmetic that `FusedGradient` does.
 
     So it is for networks of `Affine` layers with biases, `Sigmoid`, `Tanh` or `Relu` between them,
-    `SoftmaxWithLoss` and no weight decay, if none of their classes is a subclass, and no method
-    that takes part has been replaced in a class or in an object.
+    and `SoftmaxWithLoss`, if none of their classes is a subclass, and no method that takes part has
+    been replaced in a class or in an object.
     """
     layers: list[Any] = network.layers
     affine, activations = layers[::2], layers[1::2]
@@ -38,7 +38,6 @@ def replaceable(network: Network) -> bool:
         and all(type(layer) is Affine and "b" in layer.params for layer in affine)
         and all(type(layer) in _ACTIVATIONS for layer in activations)
         and type(network.loss_layer) is SoftmaxWithLoss
-        and not network.weight_decay_lambda
         and all(map(_is_original, (network, network.loss_layer, *layers)))
     )
 
@@ -76,6 +75,7 @@ class FusedGradient:
         self.sparse = sparse
         self.rows = sparse or DenseRows(x, mini_batch_size)
         self.labels = labels
+        self.network = network
         self.layers: list[Any] = list(network.layers)
         self.activations = [_ACTIVATIONS[type(layer)] for layer in network.layers[1::2]]
         self.grads = {key: lib.empty_like(param) for key, param in network.params.items()}
@@ -89,6 +89,8 @@ class FusedGradient:
 
     def __call__(self, indices: Array, scale: float = 1.0) -> Array:
         """Return the loss of a minibatch, (), and leave its gradient, times `scale`, in `grads`.
+
+        Both with the network's weight decay.
 
         Raises
         ------
@@ -135,6 +137,12 @@ class FusedGradient:
                 lib.matmul(before.T, delta, out=self.grads[f"W{k + 1}"])
                 delta = lib.matmul(delta, self.layers[2 * k].params["W"].T, out=self.deltas[k - 1])
                 self.activations[k - 1][1](lib, before, self.kept[k - 1], delta)
+        decay = self.network.weight_decay_lambda
+        if decay:
+            for k, layer in enumerate(self.layers[::2], 1):
+                W = layer.params["W"]
+                loss += 0.5 * decay * lib.vdot(W, W)
+                self.grads[f"W{k}"] += scale * decay * W
         return loss
 
 
@@ -194,6 +202,8 @@ _METHODS = (
     "_forward",
     "_backward",
     "_loss_and_gradient",
+    "_loss_with_decay",
+    "_with_decay",
 )
 _ORIGINALS = {
     cls: tuple((name, getattr(cls, name)) for name in _METHODS if hasattr(cls, name))

@@ -101,7 +101,10 @@ class Update:
             return Update(network, optimizer, x, labels, self.mini_batch_size)(rows)
 
         with self.network._lock:
-            if not _is_plain_sgd(optimizer) or not replaceable(self.network):
+            # The kernel knows no weight decay.
+            if not _is_plain_sgd(optimizer) or self.network.weight_decay_lambda:
+                return None
+            if not replaceable(self.network):
                 return None
             return updates_by_kernel(self.network, x, labels, indices, optimizer.lr, update)
 
