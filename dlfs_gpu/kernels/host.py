@@ -143,7 +143,7 @@ def _is_installed() -> bool:
 
 def loop(name: str, arguments: Sequence[Any]) -> Any:
     """Return a loop of `dlfs_gpu.kernels.loops` compiled for the type of the first argument."""
-    key = name, arguments[0].dtype.name
+    key = name, arguments[0].dtype.char
     with _compiling:
         if key not in _ready:
             _ready[key] = _compile(getattr(loops, name), arguments)

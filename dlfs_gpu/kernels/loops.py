@@ -7,6 +7,8 @@ instructions. Nothing assumes that numbers are finite.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 SIGMOID, RELU = 0, 1
@@ -391,3 +393,38 @@ def combine(
             for j in range(length):
                 total[j] += v * vector[j]
             k += 1
+
+
+def softmax(scores: np.ndarray, labels: np.ndarray, scale: float, loss: np.ndarray) -> None:
+    """Write the mean cross entropy to `loss`, (), and its gradient times `scale` to `scores`.
+
+    As log(1 + what the other classes add) no digits are lost where the label's class is nearly
+    certain; nor of its slope, the share of the others.
+
+    Parameters
+    ----------
+    scores : array, shape (N, C)
+    labels : array of int, shape (N,)
+        In range.
+    scale : float
+    loss : array, shape ()
+    """
+    number = scores.dtype.type
+    total = number(0)
+    factor = number(scale / len(scores))
+    for n in range(len(scores)):
+        row, label = scores[n], labels[n]
+        highest = row[0]
+        for c in range(len(row)):
+            highest = row[c] if row[c] > highest else highest
+        score = row[label] - highest
+        others = number(0)
+        for c in range(len(row)):
+            row[c] = math.exp(row[c] - highest)
+            others += row[c] if c != label else number(0)
+        total += math.log1p(others + math.expm1(score)) - score
+        slope = factor / (others + row[label])
+        for c in range(len(row)):
+            row[c] *= slope
+        row[label] = -others * slope
+    loss[()] = total / number(len(scores))

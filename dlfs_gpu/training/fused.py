@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from array_api_compat import is_cupy_array
@@ -20,7 +21,6 @@ from dlfs_gpu.layers import Affine, Relu, Sigmoid, Tanh
 from dlfs_gpu.losses import SoftmaxWithLoss
 from dlfs_gpu.models import MultiLayerNet, SimpleNet, TwoLayerNet
 from dlfs_gpu.network import Network
-from dlfs_gpu.training.rows import DenseRows, SparseRows
 
 
 def replaceable(network: Network) -> bool:
@@ -42,6 +42,67 @@ def replaceable(network: Network) -> bool:
     )
 
 
+class DenseRows:
+    """Minibatches gathered into a buffer, and multiplied by BLAS.
+
+    Parameters
+    ----------
+    x : array, shape (M, I)
+        Data set, in NumPy or CuPy.
+    mini_batch_size : int
+        N of the minibatches.
+    """
+
+    def __init__(self, x: Array, mini_batch_size: int) -> None:
+        self.lib: Any = importlib.import_module("cupy") if is_cupy_array(x) else np
+        self.x = x
+        self.batch = self.lib.empty((mini_batch_size, x.shape[1]), x.dtype)
+
+    def gather(self, indices: Array) -> None:
+        """Take the rows of a minibatch, whose indices are in range: NumPy wraps others round."""
+        # Without a mode NumPy gathers into a copy first, to leave `out` whole on a bad index.
+        mode = {"mode": "wrap"} if self.lib is np else {}
+        self.lib.take(self.x, indices, axis=0, out=self.batch, **mode)
+
+    def times(self, W: Array, out: Array) -> None:
+        """Write the product of the minibatch, (N, I), with W, (I, J), to `out`."""
+        self.lib.matmul(self.batch, W, out=out)
+
+    def transposed_times(self, delta: Array, out: Array) -> None:
+        """Write the product of the minibatch, transposed, with `delta`, (N, J), to `out`."""
+        self.lib.matmul(self.batch.T, delta, out=out)
+
+
+class Rows(Protocol):
+    """Minibatches of a data set, and the products of the first layer with them."""
+
+    def gather(self, indices: Array, /) -> None:
+        """Take the rows of a minibatch, whose indices are in range."""
+
+    def times(self, W: Array, out: Array, /) -> None:
+        """Write the product of the minibatch, (N, I), with W, (I, J), to `out`."""
+
+    def transposed_times(self, delta: Array, out: Array, /) -> None:
+        """Write the product of the minibatch, transposed, with `delta`, (N, J), to `out`."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Parts of the work that may be done in another way than by array operations.
+
+    Attributes
+    ----------
+    rows : Rows, optional
+        Minibatches of the data set.
+    softmax : callable, optional
+        Called with scores, labels and `scale`, returns the mean loss, and leaves in the scores the
+        loss's gradient by them times `scale`.
+    """
+
+    rows: Rows | None = None
+    softmax: Callable[[Array, Array, float], Array] | None = None
+
+
 class FusedGradient:
     """Losses and gradients of minibatches gathered from a data set.
 
@@ -53,8 +114,8 @@ class FusedGradient:
     labels : array of int64, shape (M,)
         Data set, checked, in NumPy or CuPy arrays, in the network's type.
     mini_batch_size : int
-    sparse : SparseRows, optional
-        Minibatches of x for the first layer, which are gathered by default.
+    parts : Parts, optional
+        Other ways for parts of the work.
 
     Attributes
     ----------
@@ -68,12 +129,12 @@ class FusedGradient:
         x: Array,
         labels: Array,
         mini_batch_size: int,
-        sparse: SparseRows | None = None,
+        parts: Parts = Parts(),
     ) -> None:
         lib: Any = importlib.import_module("cupy") if is_cupy_array(x) else np
         self.lib = lib
-        self.sparse = sparse
-        self.rows = sparse or DenseRows(x, mini_batch_size)
+        self.parts = parts
+        self.rows = parts.rows or DenseRows(x, mini_batch_size)
         self.labels = labels
         self.network = network
         self.layers: list[Any] = list(network.layers)
@@ -98,19 +159,39 @@ class FusedGradient:
             If one of the `indices`, (mini_batch_size,), is out of range; CuPy wraps them round.
         """
         lib, rows = self.lib, self.rows
-        n = len(self.ones)
         labels = lib.take(self.labels, indices)
         rows.gather(indices)
         for k, (layer, out) in enumerate(zip(self.layers[::2], self.outputs, strict=True)):
-            if k:
-                lib.matmul(before, layer.params["W"], out=out)
-            else:
+            if not k:
                 rows.times(layer.params["W"], out)
+            else:
+                lib.matmul(self.outputs[k - 1], layer.params["W"], out=out)
             out += layer.params["b"]
             if k < len(self.activations):
                 self.activations[k][0](lib, out, self.kept[k], self.limit)
-            before = out
 
+        loss = (self.parts.softmax or self._softmax)(out, labels, scale)
+        delta = out
+        for k in reversed(range(len(self.outputs))):
+            lib.matmul(self.ones, delta, out=self.grads[f"b{k + 1}"])
+            if not k:
+                rows.transposed_times(delta, self.grads["W1"])
+            else:
+                before = self.outputs[k - 1]
+                lib.matmul(before.T, delta, out=self.grads[f"W{k + 1}"])
+                delta = lib.matmul(delta, self.layers[2 * k].params["W"].T, out=self.deltas[k - 1])
+                self.activations[k - 1][1](lib, before, self.kept[k - 1], delta)
+        decay = self.network.weight_decay_lambda
+        if decay:
+            for k, layer in enumerate(self.layers[::2], 1):
+                W = layer.params["W"]
+                loss = loss + 0.5 * decay * lib.vdot(W, W)
+                self.grads[f"W{k}"] += scale * decay * W
+        return loss
+
+    def _softmax(self, out: Array, labels: Array, scale: float) -> Array:
+        """Return the mean loss of scores, and leave in them their gradient times `scale`."""
+        lib, n = self.lib, len(self.ones)
         # Cross entropy as log(1 + what the other classes add), which loses no digits where the
         # label's class is nearly certain; nor does its slope, the share of the others.
         out -= lib.max(out, axis=1, keepdims=True)
@@ -126,23 +207,6 @@ class FusedGradient:
         out *= share[:, None]
         others *= share
         flat[at_label] = -others
-
-        delta = out
-        for k in reversed(range(len(self.outputs))):
-            lib.matmul(self.ones, delta, out=self.grads[f"b{k + 1}"])
-            if not k:
-                rows.transposed_times(delta, self.grads["W1"])
-            else:
-                before = self.outputs[k - 1]
-                lib.matmul(before.T, delta, out=self.grads[f"W{k + 1}"])
-                delta = lib.matmul(delta, self.layers[2 * k].params["W"].T, out=self.deltas[k - 1])
-                self.activations[k - 1][1](lib, before, self.kept[k - 1], delta)
-        decay = self.network.weight_decay_lambda
-        if decay:
-            for k, layer in enumerate(self.layers[::2], 1):
-                W = layer.params["W"]
-                loss += 0.5 * decay * lib.vdot(W, W)
-                self.grads[f"W{k}"] += scale * decay * W
         return loss
 
 

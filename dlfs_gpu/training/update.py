@@ -16,9 +16,9 @@ from dlfs_gpu.kernels import kernels_mode
 from dlfs_gpu.network import Network
 from dlfs_gpu.optimizers import SGD
 from dlfs_gpu.processes import ALONE, Processes
-from dlfs_gpu.training.fused import FusedGradient, replaceable
+from dlfs_gpu.training.compiled import compiled_parts
+from dlfs_gpu.training.fused import FusedGradient, Parts, replaceable
 from dlfs_gpu.training.launches import updates_by_kernel
-from dlfs_gpu.training.rows import SparseRows, sparse_rows
 
 GradientKind = Literal["backprop", "difference", "batched", "loop"]
 
@@ -128,9 +128,9 @@ class Update:
                 optimizer.update(network.params, grads)
                 return loss
             fused = self._fused
-            sparse = None if kernels_mode() == "off" else self._sparse
-            if fused is None or fused.layers != network.layers or fused.sparse is not sparse:
-                fused = FusedGradient(network, self.x, self._labels, self.mini_batch_size, sparse)
+            parts = Parts() if kernels_mode() == "off" else self._compiled
+            if fused is None or fused.layers != network.layers or fused.parts != parts:
+                fused = FusedGradient(network, self.x, self._labels, self.mini_batch_size, parts)
                 self._fused = fused
             if not _is_plain_sgd(optimizer):
                 loss = fused(indices)
@@ -144,9 +144,9 @@ class Update:
             return loss
 
     @functools.cached_property
-    def _sparse(self) -> SparseRows | None:
-        """The data set without its zeros, where it gains from that."""
-        return sparse_rows(self.x, self.mini_batch_size, self.network.sizes[1])
+    def _compiled(self) -> Parts:
+        """The parts of updates that compiled loops do: from beginning to end the same."""
+        return compiled_parts(self.x, self.mini_batch_size, self.network.sizes)
 
     def threads(self) -> AbstractContextManager[None]:
         """Return a context for many updates, in which BLAS takes the threads that serve them."""

@@ -1,12 +1,13 @@
-"""Minibatches of a data set, and the products of the first layer with them.
+"""What compiled loops do of `dlfs_gpu.training.fused`'s work.
 
-Where most of the data are 0, compiled loops over the rest take less time than to gather whole rows
-and multiply them.
+Where most of the data are 0, the products of the first layer: to go through the rest takes less
+time than to gather whole rows and multiply them. Where the scores of a minibatch are few, softmax
+and loss, which are many array operations.
 """
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from dlfs_gpu._validation import Array
 from dlfs_gpu.backend import serves_one_thread
 from dlfs_gpu.kernels import host
 from dlfs_gpu.kernels.proof import UnfitError, attempt, check_near, prove
+from dlfs_gpu.losses import SoftmaxWithLoss
+from dlfs_gpu.training.fused import DenseRows, Parts
 
 # Multiplications of a matrix product on one thread that take as long as: to gather a number; all
 # that loops do for a number that is not 0, and in it for each output; and calling them. Measured
@@ -25,39 +28,10 @@ _LOOPS, _LOOPS_OUTPUT = 205, 1.75
 _CALLS = 270_000
 # Bytes that the numbers which are not 0 may take.
 _LARGEST_COPY = 2**28
+# Scores of a minibatch above which array operations, whose exponentials are vectorised, gain.
+_MOST_SCORES = 4096
 _PROOF_OUTPUTS = 21
 _TOLERANCE = {"float32": 1e-6, "float64": 1e-14}
-
-
-class DenseRows:
-    """Minibatches gathered into a buffer, and multiplied by BLAS.
-
-    Parameters
-    ----------
-    x : array, shape (M, I)
-        Data set, in NumPy or CuPy.
-    mini_batch_size : int
-        N of the minibatches.
-    """
-
-    def __init__(self, x: Array, mini_batch_size: int) -> None:
-        self.lib: Any = importlib.import_module("cupy") if is_cupy_array(x) else np
-        self.x = x
-        self.batch = self.lib.empty((mini_batch_size, x.shape[1]), x.dtype)
-
-    def gather(self, indices: Array) -> None:
-        """Take the rows of a minibatch, whose indices are in range: NumPy wraps others round."""
-        # Without a mode NumPy gathers into a copy first, to leave `out` whole on a bad index.
-        mode = {"mode": "wrap"} if self.lib is np else {}
-        self.lib.take(self.x, indices, axis=0, out=self.batch, **mode)
-
-    def times(self, W: Array, out: Array) -> None:
-        """Write the product of the minibatch, (N, I), with W, (I, J), to `out`."""
-        self.lib.matmul(self.batch, W, out=out)
-
-    def transposed_times(self, delta: Array, out: Array) -> None:
-        """Write the product of the minibatch, transposed, with `delta`, (N, J), to `out`."""
-        self.lib.matmul(self.batch.T, delta, out=out)
 
 
 class SparseRows:
@@ -95,7 +69,7 @@ class SparseRows:
         self._starts = np.empty(len(x) + 1, np.int64)
         self._columns = np.empty(count + 1, np.uint16)
         self._values = np.empty(count + 1, x.dtype)
-        self._call("compress", x, self._starts, self._columns, self._values)
+        _call("compress", x, self._starts, self._columns, self._values)
         longest = int(np.max(np.diff(self._starts)))
         self._column_firsts, self._column_lasts = np.empty((2, features), np.int64)
         self._rows = np.empty(mini_batch_size * longest + 1, np.uint16)
@@ -105,7 +79,7 @@ class SparseRows:
         """Find the rows of a minibatch."""
         self._firsts = self._starts[:-1].take(indices)
         self._lasts = self._starts[1:].take(indices)
-        self._call(
+        _call(
             "by_columns",
             self._values,
             self._columns,
@@ -119,55 +93,77 @@ class SparseRows:
 
     def times(self, W: np.ndarray, out: np.ndarray) -> None:
         """Write the product of the minibatch, (N, I), with W, (I, J), to `out`."""
-        self._call("combine", self._values, self._columns, self._firsts, self._lasts, W, out)
+        _call("combine", self._values, self._columns, self._firsts, self._lasts, W, out)
 
     def transposed_times(self, delta: np.ndarray, out: np.ndarray) -> None:
         """Write the product of the minibatch, transposed, with `delta`, (N, J), to `out`."""
         columns = self._column_firsts, self._column_lasts
-        self._call("combine", self._sorted_values, self._rows, *columns, delta, out)
-
-    def _call(self, name: str, *arguments: Any) -> None:
-        host.loop(name, arguments)(*arguments)
+        _call("combine", self._sorted_values, self._rows, *columns, delta, out)
 
 
-def sparse_rows(x: Array, mini_batch_size: int, outputs: int) -> SparseRows | None:
-    """Return minibatches for compiled loops, which were compared with `DenseRows` at first use.
+def compiled_parts(x: Array, mini_batch_size: int, sizes: Sequence[int]) -> Parts:
+    """Return what loops do of an update; they were compared with array code at their first use.
 
     Parameters
     ----------
-    x, mini_batch_size, outputs
-        As for `SparseRows`.
-
-    Returns
-    -------
-    SparseRows or None
-        None where `DenseRows` have to do it.
+    x : array, shape (M, I)
+        Data set.
+    mini_batch_size : int
+    sizes : sequence of int
+        Of the network, which is `dlfs_gpu.training.fused.replaceable`.
     """
     if is_cupy_array(x) or not host.is_usable():
-        return None
+        return Parts()
 
-    def action() -> SparseRows:
-        rows = SparseRows(x, mini_batch_size, outputs)
-        prove("training", "cpu", (x.dtype.name,), lambda: _compare(rows, x, mini_batch_size))
+    def sparse() -> SparseRows:
+        rows = SparseRows(x, mini_batch_size, sizes[1])
+        key = "rows", x.dtype.name
+        prove("training", "cpu", key, lambda: _compare_rows(rows, x, mini_batch_size))
         return rows
 
-    return attempt("training", "cpu", action)[0]
+    def softmax() -> Any:
+        if mini_batch_size * sizes[-1] > _MOST_SCORES:
+            raise UnfitError("the scores are many")
+        prove("training", "cpu", ("softmax", x.dtype.name), lambda: _compare_softmax(x.dtype))
+        return _softmax
+
+    return Parts(*(attempt("training", "cpu", action)[0] for action in (sparse, softmax)))
 
 
-def _compare(rows: SparseRows, x: np.ndarray, mini_batch_size: int) -> None:
+def _softmax(scores: np.ndarray, labels: np.ndarray, scale: float) -> np.ndarray:
+    loss = np.empty((), scores.dtype)
+    _call("softmax", scores, labels, float(scale), loss)
+    return loss
+
+
+def _call(name: str, *arguments: Any) -> None:
+    host.loop(name, arguments)(*arguments)
+
+
+def _compare_rows(rows: SparseRows, x: np.ndarray, mini_batch_size: int) -> None:
     """Raise an error if the products of some minibatch are not those of `DenseRows`."""
     rng = np.random.default_rng(0)
     indices = rng.integers(len(x), size=mini_batch_size)
-    factors = [
-        rng.standard_normal((n, _PROOF_OUTPUTS)).astype(x.dtype)
-        for n in (x.shape[1], mini_batch_size)
-    ]
+    shapes = [(n, _PROOF_OUTPUTS) for n in (x.shape[1], mini_batch_size)]
+    W, delta = (rng.standard_normal(shape).astype(x.dtype) for shape in shapes)
     products = []
     for way in (rows, DenseRows(x, mini_batch_size)):
-        W, delta = map(np.empty_like, factors)
+        out, grad = np.empty_like(delta), np.empty_like(W)
         way.gather(indices)
-        way.times(factors[0], out=delta)
-        way.transposed_times(factors[1], out=W)
-        products.append((W, delta))
+        way.times(W, out)
+        way.transposed_times(delta, grad)
+        products.append((out, grad))
     for actual, desired in zip(*products, strict=True):
         check_near("a product of the first layer", actual, desired, _TOLERANCE[x.dtype.name], 0)
+
+
+def _compare_softmax(dtype: np.dtype) -> None:
+    """Raise an error if loss or gradient of some scores are not those of the loss layer."""
+    rng = np.random.default_rng(0)
+    scores = (4 * rng.standard_normal((8, 5))).astype(dtype)
+    labels = rng.integers(5, size=8)
+    layer = SoftmaxWithLoss()
+    loss = layer.forward(scores, labels)
+    ours = _softmax(scores, labels, 1.0)
+    check_near("the loss", ours, loss, _TOLERANCE[dtype.name], 0)
+    check_near("the loss's gradient", scores, layer.backward(), _TOLERANCE[dtype.name], 0)
