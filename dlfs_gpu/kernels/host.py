@@ -142,11 +142,16 @@ def _is_installed() -> bool:
 
 
 def loop(name: str, arguments: Sequence[Any]) -> Any:
-    """Return a loop of `dlfs_gpu.kernels.loops` compiled for the type of the first argument."""
+    """Return a loop of `loops` or `vectors` compiled for the type of the first argument."""
     key = name, arguments[0].dtype.char
     with _compiling:
         if key not in _ready:
-            _ready[key] = _compile(getattr(loops, name), arguments)
+            module = (
+                loops
+                if hasattr(loops, name)
+                else importlib.import_module("dlfs_gpu.kernels.vectors")
+            )
+            _ready[key] = _compile(getattr(module, name), arguments)
     return _ready[key]
 
 

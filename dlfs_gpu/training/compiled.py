@@ -31,6 +31,8 @@ _LARGEST_COPY = 2**28
 # Scores of a minibatch above which array operations, whose exponentials are vectorised, gain.
 _MOST_SCORES = 4096
 _PROOF_OUTPUTS = 21
+# Bytes of the vectors that `dlfs_gpu.kernels.vectors` adds faster.
+_NARROWEST, _WIDEST = 128, 1024
 _TOLERANCE = {"float32": 1e-6, "float64": 1e-14}
 
 
@@ -93,12 +95,12 @@ class SparseRows:
 
     def times(self, W: np.ndarray, out: np.ndarray) -> None:
         """Write the product of the minibatch, (N, I), with W, (I, J), to `out`."""
-        _call("combine", self._values, self._columns, self._firsts, self._lasts, W, out)
+        _combine(self._values, self._columns, self._firsts, self._lasts, W, out)
 
     def transposed_times(self, delta: np.ndarray, out: np.ndarray) -> None:
         """Write the product of the minibatch, transposed, with `delta`, (N, J), to `out`."""
         columns = self._column_firsts, self._column_lasts
-        _call("combine", self._sorted_values, self._rows, *columns, delta, out)
+        _combine(self._sorted_values, self._rows, *columns, delta, out)
 
 
 def compiled_parts(x: Array, mini_batch_size: int, sizes: Sequence[int]) -> Parts:
@@ -134,6 +136,14 @@ def _softmax(scores: np.ndarray, labels: np.ndarray, scale: float) -> np.ndarray
     loss = np.empty((), scores.dtype)
     _call("softmax", scores, labels, float(scale), loss)
     return loss
+
+
+def _combine(*arguments: np.ndarray) -> None:
+    """Call the faster of two loops for vectors of such a length."""
+    *_, vectors, out = arguments
+    narrow = _NARROWEST <= vectors[0].nbytes <= _WIDEST
+    contiguous = vectors.flags.c_contiguous and out.flags.c_contiguous
+    _call("combine_narrow" if narrow and contiguous else "combine", *arguments)
 
 
 def _call(name: str, *arguments: Any) -> None:
