@@ -11,6 +11,7 @@ import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Protocol
 
 import numpy as np
@@ -256,28 +257,29 @@ _ACTIVATIONS: dict[type, tuple[Callable[..., None], Callable[..., None]]] = {
 }
 """Each activation, and its slope times delta, in place; what the first keeps the second gets."""
 _NETWORKS = (Network, MultiLayerNet, TwoLayerNet, SimpleNet)
-_METHODS = (
-    "forward",
-    "backward",
-    "loss",
-    "gradient",
-    "loss_and_gradient",
-    "_loss",
-    "_forward",
-    "_backward",
-    "_loss_and_gradient",
-    "_loss_with_decay",
-    "_with_decay",
+_METHODS = frozenset(
+    {
+        "forward",
+        "backward",
+        "loss",
+        "gradient",
+        "loss_and_gradient",
+        "_loss",
+        "_forward",
+        "_backward",
+        "_loss_and_gradient",
+        "_loss_with_decay",
+        "_with_decay",
+    }
 )
-_ORIGINALS = {
-    cls: tuple((name, getattr(cls, name)) for name in _METHODS if hasattr(cls, name))
+_METHODS_OF = {
+    cls: attrgetter(*_METHODS.intersection(dir(cls)))
     for cls in (*_NETWORKS, Affine, SoftmaxWithLoss, *_ACTIVATIONS)
 }
+_ORIGINALS = {cls: methods_of(cls) for cls, methods_of in _METHODS_OF.items()}
 
 
 def _is_original(thing: Any) -> bool:
     """Say whether no method that takes part in training was replaced in an object or its class."""
-    return all(
-        name not in vars(thing) and getattr(type(thing), name) is method
-        for name, method in _ORIGINALS[type(thing)]
-    )
+    cls = type(thing)
+    return _METHODS_OF[cls](cls) == _ORIGINALS[cls] and _METHODS.isdisjoint(vars(thing))
