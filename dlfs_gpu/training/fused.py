@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from array_api_compat import is_cupy_array
@@ -87,6 +87,9 @@ class Rows(Protocol):
         """Write the product of the minibatch, transposed, with `delta`, (N, J), to `out`."""
 
 
+Softmax: TypeAlias = Callable[[Array, Array, float], Array]
+
+
 @dataclass(frozen=True)
 class Parts:
     """Parts of the work that may be done in another way than by array operations.
@@ -101,7 +104,7 @@ class Parts:
     """
 
     rows: Rows | None = None
-    softmax: Callable[[Array, Array, float], Array] | None = None
+    softmax: Softmax | None = None
 
 
 class FusedGradient:
