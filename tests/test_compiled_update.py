@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 pytest.importorskip("numba")
 
 from dlfs_gpu.gradient_check import check_gradients
-from dlfs_gpu.kernels import KernelWarning, host, loops, proof, report, use_kernels
+from dlfs_gpu.kernels import KernelWarning, host, proof, report, training_loops, use_kernels
 from dlfs_gpu.layers import Dropout
 from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.network import Network
@@ -328,13 +328,13 @@ def assert_arrays_instead(match: str) -> None:
 
 @pytest.mark.parametrize("name", ["combine", "by_columns", "softmax"])
 def test_wrong_loops(name: str, unproved: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    loop = getattr(loops, name)
+    loop = getattr(training_loops, name)
 
     def wrong(*arguments: Any) -> None:
         loop(*arguments)
         arguments[-1][...] *= 1.001
 
-    monkeypatch.setattr(loops, name, wrong)
+    monkeypatch.setattr(training_loops, name, wrong)
     monkeypatch.setattr(compiled, "_NARROWEST", 2**20)  # whose loop cannot do without Numba
     monkeypatch.setattr(host, "_compile", lambda function, arguments: function)
     assert_arrays_instead("differs from the array code's")
@@ -343,12 +343,12 @@ def test_wrong_loops(name: str, unproved: None, monkeypatch: pytest.MonkeyPatch)
 def test_wrong_sums_in_registers(unproved: None, monkeypatch: pytest.MonkeyPatch) -> None:
     find = host.loop
 
-    def wrong(name: str, arguments: Any) -> Any:
+    def wrong(function: Any, arguments: Any) -> Any:
         def call(*arguments: Any) -> None:
-            find(name, arguments)(*arguments)
+            find(function, arguments)(*arguments)
             arguments[-1][..., -1] *= 1.001
 
-        return call if name == "combine_narrow" else find(name, arguments)
+        return call if function.__name__ == "combine_narrow" else find(function, arguments)
 
     monkeypatch.setattr(host, "loop", wrong)
     assert_arrays_instead("differs from the array code's")

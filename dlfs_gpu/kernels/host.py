@@ -121,7 +121,7 @@ def run(
         One for each core by default.
     """
     rows = len(total)
-    call = loop(name, (*arguments, 0, 0, total))
+    call = loop(getattr(loops, name), (*arguments, 0, 0, total))
 
     def task(start: int) -> None:
         call(*arguments, start, min(start + at_once, rows), total)
@@ -141,17 +141,12 @@ def _is_installed() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
-def loop(name: str, arguments: Sequence[Any]) -> Any:
-    """Return a loop of `loops` or `vectors` compiled for the type of the first argument."""
-    key = name, arguments[0].dtype.char
+def loop(function: Callable[..., None], arguments: Sequence[Any]) -> Any:
+    """Return a loop of this package compiled for the type of the first argument."""
+    key = function.__name__, arguments[0].dtype.char
     with _compiling:
         if key not in _ready:
-            module = (
-                loops
-                if hasattr(loops, name)
-                else importlib.import_module("dlfs_gpu.kernels.vectors")
-            )
-            _ready[key] = _compile(getattr(module, name), arguments)
+            _ready[key] = _compile(function, arguments)
     return _ready[key]
 
 

@@ -1,6 +1,6 @@
 """A loop on the CPU whose sums stay in registers, which Numba's compiler does not find by itself.
 
-Importing this module imports Numba; `dlfs_gpu.kernels.host` does that when the loop is needed.
+Importing this module imports Numba.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def combine_narrow(
     vectors: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """Do what `dlfs_gpu.kernels.loops.combine` does, of vectors that fill `VECTOR_BYTES` or more.
+    """Do what `dlfs_gpu.kernels.training_loops.combine` does.
 
-    All arrays are contiguous. Where columns are left over, the last vector begins earlier.
+    All arrays are contiguous, and the vectors fill `VECTOR_BYTES` or more. Where columns are left over, the last vector begins earlier.
     """
     lanes = VECTOR_BYTES // vectors.itemsize
     for start in range(0, vectors.shape[1], lanes):

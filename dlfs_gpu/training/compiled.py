@@ -7,6 +7,7 @@ and loss, which are many array operations.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from array_api_compat import is_cupy_array
 
 from dlfs_gpu._validation import Array
 from dlfs_gpu.backend import serves_one_thread
-from dlfs_gpu.kernels import host
+from dlfs_gpu.kernels import host, training_loops
 from dlfs_gpu.kernels.proof import UnfitError, attempt, check_near, prove
 from dlfs_gpu.losses import SoftmaxWithLoss
 from dlfs_gpu.training.fused import DenseRows, Parts, Softmax
@@ -72,7 +73,7 @@ class SparseRows:
         self._starts = np.empty(len(x) + 1, np.int64)
         self._columns = np.empty(count + 1, np.uint16)
         self._values = np.empty(count + 1, x.dtype)
-        _call("compress", x, self._starts, self._columns, self._values)
+        _call(training_loops.compress, x, self._starts, self._columns, self._values)
         longest = int(np.max(np.diff(self._starts)))
         self._column_firsts, self._column_lasts = np.empty((2, features), np.int64)
         self._rows = np.empty(mini_batch_size * longest + 1, np.uint16)
@@ -83,7 +84,7 @@ class SparseRows:
         self._firsts = self._starts[:-1].take(indices)
         self._lasts = self._starts[1:].take(indices)
         _call(
-            "by_columns",
+            training_loops.by_columns,
             self._values,
             self._columns,
             self._firsts,
@@ -144,20 +145,22 @@ def _if_fit(make: Callable[[], _Part]) -> _Part | None:
 
 def _softmax(scores: np.ndarray, labels: np.ndarray, scale: float) -> np.ndarray:
     loss = np.empty((), scores.dtype)
-    _call("softmax", scores, labels, float(scale), loss)
+    _call(training_loops.softmax, scores, labels, float(scale), loss)
     return loss
 
 
 def _combine(*arguments: np.ndarray) -> None:
     """Call the faster of two loops for vectors of such a length."""
     *_, vectors, out = arguments
-    narrow = _NARROWEST <= vectors[0].nbytes <= _WIDEST
+    combine = training_loops.combine
     contiguous = vectors.flags.c_contiguous and out.flags.c_contiguous
-    _call("combine_narrow" if narrow and contiguous else "combine", *arguments)
+    if contiguous and _NARROWEST <= vectors[0].nbytes <= _WIDEST:
+        combine = importlib.import_module("dlfs_gpu.kernels.vectors").combine_narrow
+    _call(combine, *arguments)
 
 
-def _call(name: str, *arguments: Any) -> None:
-    host.loop(name, arguments)(*arguments)
+def _call(function: Callable[..., None], *arguments: Any) -> None:
+    host.loop(function, arguments)(*arguments)
 
 
 def _compare_rows(rows: SparseRows, x: np.ndarray, mini_batch_size: int, outputs: int) -> None:
