@@ -30,8 +30,8 @@ def combine_narrow(
 ) -> None:
     """Do what `dlfs_gpu.kernels.training_loops.combine` does.
 
-    All arrays are contiguous, and the vectors fill `VECTOR_BYTES` or more. Where columns are left over,
-    the last sum begins earlier.
+    All arrays are contiguous, and the vectors fill `VECTOR_BYTES` or more. Where columns are left
+    over, the last sum begins earlier.
     """
     lanes = VECTOR_BYTES // vectors.itemsize
     for start in range(0, vectors.shape[1], lanes):
