@@ -1,6 +1,6 @@
 """Compiled loops for NumPy arrays: which methods have some, compiling them, dealing them out.
 
-Numba compiles the loops of `dlfs_gpu.kernels.loops` when they are first needed, and keeps the
+Numba compiles the loops of this package when they are first needed, and keeps the
 machine code in its cache where it finds a folder to write to. Where Numba is not installed, or
 the loops cannot be compiled, or do not apply, array operations do the same.
 """

@@ -27,6 +27,7 @@ from dlfs_gpu.training.fused import DenseRows, Parts, Softmax
 _GATHERING = 15
 _LOOPS, _WIDE_LOOPS, _OUTPUT = 215, 120, 2.1
 _CALLS = 150_000
+_SOME_ROWS = 1000  # that stand for all when their zeros are counted
 # Bytes that the numbers which are not 0 may take.
 _LARGEST_COPY = 2**28
 # Scores of a minibatch above which array operations, whose exponentials are vectorised, gain.
@@ -64,10 +65,12 @@ class SparseRows:
             raise UnfitError("the products are large enough for several threads")
         if max(features, mini_batch_size) > np.iinfo(np.uint16).max:
             raise UnfitError("the columns or rows are too many for 16 bits")
-        count, numbers = np.count_nonzero(x), mini_batch_size * features
+        some = x[:: max(1, len(x) // _SOME_ROWS)]
+        share, numbers = np.count_nonzero(some) / some.size, mini_batch_size * features
         each = max(_LOOPS, _WIDE_LOOPS + _OUTPUT * outputs)
-        if count / x.size * numbers * each + _CALLS > numbers * (_GATHERING + outputs):
+        if share * numbers * each + _CALLS > numbers * (_GATHERING + outputs):
             raise UnfitError("too many numbers are not 0")
+        count = np.count_nonzero(x)
         if count * (x.itemsize + 2) > _LARGEST_COPY:
             raise UnfitError("the numbers that are not 0 take too much memory")
         self._starts = np.empty(len(x) + 1, np.int64)
