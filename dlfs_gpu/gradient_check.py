@@ -22,6 +22,7 @@ from dlfs_gpu.gradient import GradientMethod, default_step, numerical_gradient
 from dlfs_gpu.network import Network
 from dlfs_gpu.processes import Processes
 from dlfs_gpu.protocols import is_linear
+from dlfs_gpu.training.compiled import compiled_parts
 from dlfs_gpu.training.fused import FusedGradient, replaceable
 
 # Step and tolerance for each type. "difference" loses no digits to a small step; 1e-10 leaves no
@@ -236,7 +237,7 @@ def _fused_gradient(network: Network, x: Array, t: Array) -> tuple[Array, dict[s
     if labels is None or not replaceable(network):
         raise ArgumentError("fused", "is True, but this network trains by its layers")
     n = x.shape[0]
-    way = FusedGradient(network, x, labels, n)
+    way = FusedGradient(network, x, labels, n, compiled_parts(x, n, network.sizes))
     loss = way(namespace_of(x).arange(n, device=device(x)))
     return loss, way.grads
 

@@ -148,7 +148,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "odd batch": {"mini_batch_size": 13, "optimizer": "momentum"},
     "few samples": {"mini_batch_size": 5, "optimizer": "adam"},
     "large batch": {"mini_batch_size": 2600, "iterations": 2},
-    "layers": {"weight_decay_lambda": 0.1, "optimizer": "adam"},
+    "weight decay": {"weight_decay_lambda": 0.1, "optimizer": "adam"},
     "dropout": {"dropout_ratio": 0.3, "optimizer": "adam"},
     "early stopping": {"mini_batch_size": 900, "patience": 2, "optimizer_param": {"lr": 9.0}},
     "difference": {"gradient": "difference", "dropout_ratio": 0.3},

@@ -55,8 +55,13 @@ one_blas_thread = _OneBlasThread()
 
 def blas_threads(sizes: Sequence[int], samples: int) -> AbstractContextManager[None]:
     """Return a context in which BLAS takes the threads that serve a network of such sizes."""
+    return one_blas_thread if serves_one_thread(sizes, samples) else contextlib.nullcontext()
+
+
+def serves_one_thread(sizes: Sequence[int], samples: int) -> bool:
+    """Say whether matrix products of such sizes gain little from a second thread."""
     largest = max((n * m for n, m in itertools.pairwise(sizes)), default=0)
-    return one_blas_thread if largest * samples < _SMALL_PRODUCT else contextlib.nullcontext()
+    return largest * samples < _SMALL_PRODUCT
 
 
 @functools.cache
