@@ -33,9 +33,10 @@ def _kernels(backend: Backend) -> str:
     """Return what came of the kernels in gradients and updates of small networks, one for each."""
     if kernels_mode() == "off":
         return "off"
-    x, t = backend.asarray([[0.1, 0.2, 0.3, 0.4]], "float32"), backend.asarray([1])
-    for hidden, classes in (([3], 2), ([3, 3], 2), ([3], 33)):
-        network = MultiLayerNet(4, hidden, classes, seed=0, backend=backend)
+    # Many zeros, for the loops that pass over them.
+    x, t = backend.asarray([[0.1, 0.2, 0.3, 0.4] + 4000 * [0.0]], "float32"), backend.asarray([1])
+    for hidden, classes in (([50], 2), ([3, 3], 2), ([3], 33)):
+        network = MultiLayerNet(4004, hidden, classes, seed=0, backend=backend)
         network.numerical_gradient(x, t)
         Trainer(network, x, t, mini_batch_size=1, iterations=1, verbose=False).train()
     return "; ".join(map(str, report())) or "none: Numba is not installed"

@@ -1,15 +1,15 @@
 """What compiled loops do of `dlfs_gpu.training.fused`'s work.
 
 Where most of the data are 0, the products of the first layer: to go through the rest takes less
-time than to gather whole rows and multiply them. Where the scores of a minibatch are few, softmax
-and loss, which are many array operations.
+time than to gather whole rows and multiply them. And then, where the scores of a minibatch are few,
+softmax and loss, which are many array operations; alone they would not be worth importing Numba.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from array_api_compat import is_cupy_array
@@ -19,7 +19,7 @@ from dlfs_gpu.kernels import host, training_loops
 from dlfs_gpu.kernels.proof import UnfitError, attempt, check_near, prove
 from dlfs_gpu.losses import SoftmaxWithLoss
 from dlfs_gpu.machine.threads import serves_one_thread
-from dlfs_gpu.training.fused import DenseRows, Parts, Softmax
+from dlfs_gpu.training.fused import DenseRows, Parts
 
 # In the time of one multiplication of a matrix product on one thread: to gather a number; all that
 # loops do for a number that is not 0, at least, and for wide layers; and to call them. Measured for
@@ -35,8 +35,6 @@ _MOST_SCORES = 4096
 # Bytes of the vectors that `dlfs_gpu.kernels.vectors` adds faster.
 _NARROWEST, _WIDEST = 128, 1024
 _TOLERANCE = {"float32": 1e-5, "float64": 1e-13}
-
-_Part = TypeVar("_Part")
 
 
 class SparseRows:
@@ -123,27 +121,16 @@ def compiled_parts(x: Array, mini_batch_size: int, sizes: Sequence[int]) -> Part
         return Parts()
     dtype, outputs = x.dtype, sizes[1]
 
-    def rows() -> SparseRows:
-        made = SparseRows(x, mini_batch_size, outputs)
+    def action() -> Parts:
+        rows = SparseRows(x, mini_batch_size, outputs)
         key = "rows", dtype.name, outputs
-        prove("training", "cpu", key, lambda: _compare_rows(made, x, mini_batch_size, outputs))
-        return made
-
-    def softmax() -> Softmax:
+        prove("training", "cpu", key, lambda: _compare_rows(rows, x, mini_batch_size, outputs))
         if mini_batch_size * sizes[-1] > _MOST_SCORES:
-            raise UnfitError("the scores are many")
+            return Parts(rows)
         prove("training", "cpu", ("softmax", dtype.name), lambda: _compare_softmax(dtype))
-        return _softmax
+        return Parts(rows, _softmax)
 
-    parts, _ = attempt("training", "cpu", lambda: Parts(_if_fit(rows), _if_fit(softmax)))
-    return parts or Parts()
-
-
-def _if_fit(make: Callable[[], _Part]) -> _Part | None:
-    try:
-        return make()
-    except UnfitError:
-        return None
+    return attempt("training", "cpu", action)[0] or Parts()
 
 
 def _softmax(scores: np.ndarray, labels: np.ndarray, scale: float) -> np.ndarray:

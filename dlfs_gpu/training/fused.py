@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 from array_api_compat import is_cupy_array
@@ -87,9 +87,6 @@ class Rows(Protocol):
         """Write the product of the minibatch, transposed, with `delta`, (N, J), to `out`."""
 
 
-Softmax: TypeAlias = Callable[[Array, Array, float], Array]
-
-
 @dataclass(frozen=True)
 class Parts:
     """Parts of the work that may be done in another way than by array operations.
@@ -104,7 +101,7 @@ class Parts:
     """
 
     rows: Rows | None = None
-    softmax: Softmax | None = None
+    softmax: Callable[[Array, Array, float], Array] | None = None
 
 
 class FusedGradient:
