@@ -327,7 +327,7 @@ class Network:
         def total(scores: Array, rows: slice) -> float:
             return float(self.loss_layer.forward(scores, t[rows, ...])) * int(scores.shape[0])
 
-        return sum(self._by_blocks(x, total)) / int(x.shape[0])
+        return float(sum(self._by_blocks(x, total)) / x.shape[0])
 
     def _by_blocks(self, x: Array, use: Callable[[Array, slice], Any]) -> list[Any]:
         """Return what is made of the scores of a block of samples at a time, and of its rows."""

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from libraries import Library
 
 from dlfs_gpu import ArgumentError, DataError, save_model
-from dlfs_gpu.layers import Affine, Dropout, Sigmoid
+from dlfs_gpu.layers import Affine, Dropout, Identity, Sigmoid
 from dlfs_gpu.losses import MeanSquaredError
 from dlfs_gpu.models import MultiLayerNet, TwoLayerNet
 from dlfs_gpu.network import Network
@@ -404,6 +404,15 @@ class TestWhatIsKept:
         optimizer.schedule = iter([0.1])  # type: ignore[attr-defined]
         with pytest.raises(TypeError, match=r"schedule is a list_iterator"):
             trainer(optimizer=optimizer).save(tmp_path / "a")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_layer_that_draws_from_nobody_knows_where(self, tmp_path: Path) -> None:
+        class Noise(Identity):
+            frozen = False
+
+        net = Network([Noise(), Affine(np.ones((FEATURES, CLASSES)))])
+        with refused("network"):
+            trainer(net).save(tmp_path / "a")
         assert list(tmp_path.iterdir()) == []
 
     def test_notes(self, tmp_path: Path) -> None:

@@ -183,7 +183,8 @@ def _finish(
     for failure in failures:
         echo_error(failure)
     if kept:
-        typer.echo(f"go on with: dlfs-gpu train --resume {folder}")
+        together = "--mpi " if settings.mpi else ""
+        typer.echo(f"go on with: dlfs-gpu train {together}--resume {folder}")
     if stopped == "diverged":
         echo_error(f"training diverged: the loss is not finite any more; {_remedy(settings)}")
     return failures

@@ -189,8 +189,6 @@ def start_together(
             network.weight_decay_lambda,
         ),
         "optimizer": type(optimizer).__name__,
-        "mini_batch_size": update.mini_batch_size,
-        "gradient": update.gradient,
     }
     for part, arrays in data.items():
         things |= dict(zip((f"x_{part}", f"t_{part}"), arrays or (None, None), strict=True))
