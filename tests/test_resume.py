@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -535,6 +536,17 @@ class TestSaving:
         learner.save(tmp_path / "a")
         learner.train()
         assert result(learner) == result(straight)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))])
+def test_copies_and_pickles_go_on(copied: Callable[[Trainer], Trainer]) -> None:
+    learner = trainer(network(dropout_ratio=0.2), optimizer="adam", patience=100, **VALIDATION)
+    learner.train()
+    again = copied(learner)
+    for each in (learner, again):
+        each.train()
+    assert result(again) == result(learner)
+    assert again.history.iterations[-1] == 2 * OPTIONS["iterations"]
 
 
 class TestRefusals:
