@@ -50,6 +50,7 @@ DIFFERENCE = (
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")
 
 
+@pytest.mark.once
 @needs_fork
 @pytest.mark.parametrize(
     "options",

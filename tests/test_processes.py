@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -73,7 +72,10 @@ def trainings_of_one(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @mpi.needs_mpi
 class TestTraining:
-    @pytest.mark.parametrize("count", [2, 4, 8])
+    @pytest.mark.parametrize(
+        "count",
+        [2, pytest.param(4, marks=pytest.mark.once), pytest.param(8, marks=pytest.mark.once)],
+    )
     def test_same_bits_on_any_number(
         self, count: int, trainings_of_one: Any, tmp_path: Path
     ) -> None:
@@ -82,12 +84,14 @@ class TestTraining:
         assert found.keys() == trainings_of_one.keys() - small
         assert found == {name: trainings_of_one[name] for name in found}
 
+    @pytest.mark.once
     def test_resumed_on_another_number(self, trainings_of_one: Any, tmp_path: Path) -> None:
         for stopped, resumed in ((2, (1, 4)), (1, (2,))):
             results(stopped, "stops", tmp_path)
             for count in resumed:
                 assert results(count, "resumes", tmp_path) == trainings_of_one
 
+    @pytest.mark.once
     def test_numerical_gradients_that_began_alone(self, tmp_path: Path) -> None:
         """They go on to the same bits; the rest to others, which is told."""
         mpi_programs.stops(folder=tmp_path)
@@ -251,13 +255,14 @@ class TestCommands:
         names = {name for name in names_in(tmp_path / "a") if not name.startswith(".dlfs_gpu-")}
         assert names <= {CHECKPOINT}
 
+    @pytest.mark.once
     @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
     @pytest.mark.parametrize(
-        ("name", "gradient"),
-        [("SIGKILL", "backprop"), ("SIGTERM", "backprop"), ("SIGKILL", "difference")],
+        ("name", "gradient", "count"),
+        [("SIGKILL", "backprop", 4), ("SIGTERM", "backprop", 1), ("SIGKILL", "difference", 1)],
     )
     def test_stopped_on_two_and_resumed_on_others(
-        self, name: str, gradient: str, tmp_path: Path
+        self, name: str, gradient: str, count: int, tmp_path: Path
     ) -> None:
         options = (
             *("--gradient", gradient, "--optimizer", "adam", "--dropout-ratio", "0.2"),
@@ -270,16 +275,13 @@ class TestCommands:
         done = mpi.run(2, *killed, *rest, cwd=tmp_path)
         assert done.returncode != 0
         assert CHECKPOINT in names_in(tmp_path / "a")
-        for count in (1, 4):
-            folder = tmp_path / str(count)
-            shutil.copytree(tmp_path / "a", folder)
-            done = mpi.run(count, *COMMAND[:4], "--resume", folder, cwd=tmp_path)
-            assert done.returncode == 0, done.stderr
-            assert "may differ" not in done.stderr
-            assert names_in(folder) == set(RESULTS)
-            for result in ("model.safetensors", "history.csv"):
-                expected = (tmp_path / "straight" / result).read_bytes()
-                assert (folder / result).read_bytes() == expected
+        done = mpi.run(count, *COMMAND[:4], "--resume", "a", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "may differ" not in done.stderr
+        assert names_in(tmp_path / "a") == set(RESULTS)
+        for result in ("model.safetensors", "history.csv"):
+            expected = (tmp_path / "straight" / result).read_bytes()
+            assert (tmp_path / "a" / result).read_bytes() == expected
 
     @contextlib.contextmanager
     def started(self, folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
