@@ -208,7 +208,7 @@ class TestResume:
     def test_nothing_to_go_on_from(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         Path("a").mkdir()
         refused(run("train", "--resume", "a"), "a holds no checkpoint.safetensors")
-        refused(run("train", "--resume", "b"), "resume is b")
+        refused(run("train", "--resume", "b"), "--resume is b")
         assert names_in(".") == {"a"}
         interrupt_after(monkeypatch, 5)
         assert run("train", *OPTIONS, "--checkpoint-every", 0, "--out", "a").status == 130
@@ -346,6 +346,26 @@ class TestCannotWrite:
         ]
         assert next(tried) > 50
         assert bool(kept) is not for_good
+        assert_same(straight)
+
+    def test_the_last_checkpoint(
+        self, run: Run, straight: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The one before it is still there, to go on from."""
+        save, tried = Trainer.save, itertools.count()
+
+        def saved(trainer: Trainer, *arguments: Any) -> None:
+            if next(tried):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            save(trainer, *arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "save", saved)
+            interrupt_after(patch, 30)
+            result = run("train", *OPTIONS, "--out", "a")
+        assert result.status == 130
+        assert result.out.splitlines()[-1] == "go on with: dlfs-gpu train --resume a"
+        assert run("train", "--resume", "a").status == 0
         assert_same(straight)
 
     def test_nothing_at_all(self, run: Run, straight: Any, monkeypatch: pytest.MonkeyPatch) -> None:
