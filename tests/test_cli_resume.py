@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from test_cli import (
 from dlfs_gpu.cli import resume as cli_resume
 from dlfs_gpu.cli import train as cli_train
 from dlfs_gpu.cli.lock import FolderLock
+from dlfs_gpu.cli.settings import TrainingSettings
 from dlfs_gpu.training import Trainer
 from dlfs_gpu.training.checkpoint import read_checkpoint, write_checkpoint
 from dlfs_gpu.training.update import Update
@@ -309,6 +311,27 @@ class TestResume:
     def test_how_often(self, run: Run) -> None:
         refused(run("train", "--checkpoint-every", -1), "--checkpoint-every")
         assert names_in(".") == set()
+
+
+@pytest.mark.parametrize(("took", "wait"), [(0.005, 30.0), (2.0, 200.0)])
+def test_checkpoints_take_no_more_than_a_hundredth_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, took: float, wait: float
+) -> None:
+    now, waits = 0.0, []
+
+    def save(path: Path, notes: object) -> None:
+        nonlocal now
+        path.touch()
+        now += took
+
+    def call_after(seconds: float, function: object) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(cli_resume, "time", SimpleNamespace(perf_counter=lambda: now))
+    slow: Any = SimpleNamespace(save=save, _call_after=call_after)
+    with FolderLock(tmp_path) as lock:
+        cli_resume.Keeper(slow, lock, TrainingSettings()).keep()
+    assert waits == [0.0, wait]
 
 
 class TestCannotWrite:

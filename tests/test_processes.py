@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mpi
@@ -107,7 +108,7 @@ class TestTraining:
         accepted = [what for what, said in found.items() if said is None]
         assert accepted == ["nothing", "difference"]
         differs = "is not the same on the processes 0 and 1; it must be on all"
-        for name in ("x_train", "t_test", "iterations", "optimizer", "network", "history"):
+        for name in ("x_train", "t_test", "iterations", "optimizer", "network"):
             assert found[name] == [name, differs]
         beginnings = {
             "shards": ["comm", "has 2 processes; a minibatch of 1 is cut into 1 shards"],
@@ -172,6 +173,35 @@ def test_what_is_no_way_for_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DLFS_GPU_MPI", "gpu")
     with pytest.raises(ArgumentError, match="DLFS_GPU_MPI is 'gpu'; it must be one of 'host', "):
         processes._buffer(np.ones(2))
+
+
+@pytest.mark.parametrize("way", ["host", "direct"])
+def test_arrays_of_a_gpu_go_through_the_host_unless_told(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Directly only when the GPU has made them."""
+    done: list[str] = []
+
+    def contiguous(x: np.ndarray) -> np.ndarray:
+        done.append("made")
+        return np.ascontiguousarray(x)
+
+    def copied(x: np.ndarray) -> np.ndarray:
+        done.append("copied")
+        return x
+
+    stream = SimpleNamespace(synchronize=lambda: done.append("waited"))
+    cuda = SimpleNamespace(get_current_stream=lambda: stream)
+    cupy: Any = SimpleNamespace(ascontiguousarray=contiguous, cuda=cuda)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(processes, "is_cupy_array", lambda x: True)
+    monkeypatch.setattr(processes, "to_numpy", copied)
+    monkeypatch.setenv("DLFS_GPU_MPI", way)
+    lib, sent = processes._buffer(np.arange(6.0).reshape(2, 3).T)
+    assert sent.flags.c_contiguous
+    assert (lib is cupy, done) == (
+        (True, ["made", "waited"]) if way == "direct" else (False, ["copied"])
+    )
 
 
 @pytest.mark.parametrize("variable", [None, "OMP_NUM_THREADS", "MKL_NUM_THREADS"])

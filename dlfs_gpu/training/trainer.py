@@ -185,10 +185,9 @@ class Trainer:
         Interrupted by an exception, KeyboardInterrupt for one, it leaves in `history` what was
         done so far, and in the network what it would have left at its end.
         """
-        history, updates = self.history, self._updates
-        done = updates.done, self._planned, history.iterations, history.val_loss
-        settings = self._settings | {"history": done}
-        start_together(updates.update, updates.sampler, self._inputs.parts, settings)
+        update, sampler = self._updates.update, self._updates.sampler
+        start_together(update, sampler, self._inputs.parts, self._settings)
+        history = self.history
         if history.stopped in ("early", "diverged"):
             self._early.take_best()
             return history
@@ -294,7 +293,8 @@ class Trainer:
             One of the checkpoint's class, whose attributes are replaced. It must be given unless
             that was one of `dlfs_gpu.optimizers`.
         verbose, callback, comm
-            As for `Trainer`. The processes may be more or fewer than those of the checkpoint.
+            As for `Trainer`. The processes may be more or fewer than those of the checkpoint, which
+            the first one reads for all.
 
         Raises
         ------
@@ -308,7 +308,7 @@ class Trainer:
         UserWarning
             If backend, device or versions are others: bits may differ then.
         """
-        saved = read_checkpoint(path)
+        saved = Processes(comm).from_root(lambda: read_checkpoint(path))
         backend = "cupy" if is_cupy_array(x_train) else "numpy"
         trainer = cls(
             network_like(saved["network"], network, backend),
