@@ -19,6 +19,7 @@ import mpi
 import mpi_programs
 import numpy as np
 import pytest
+from test_cli import QUICK, write_flowers
 
 from dlfs_gpu import ArgumentError, TwoLayerNet, check_gradients, numerical_gradient, processes
 from dlfs_gpu.backend import one_blas_thread
@@ -225,20 +226,27 @@ def test_what_one_process_raises_ends_all(tmp_path: Path) -> None:
     assert "ArgumentError: x has shape (1, 5); it must be (N, 2) or (2,)" in done.stderr
 
 
-COMMAND = ("-m", "dlfs_gpu", "train", "--mpi", "--hidden", "20", "--mini-batch-size", "60")
+COMMAND = ("-m", "dlfs_gpu", "train", "--mpi", *QUICK)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A folder with the data of the commands."""
+    write_flowers(tmp_path / "flowers.csv")
+    return tmp_path
 
 
 @mpi.needs_mpi
 class TestCommands:
-    def test_train(self, tmp_path: Path) -> None:
+    def test_train(self, here: Path) -> None:
         for count in (1, 2):
-            done = mpi.run(count, *COMMAND, "--iterations", "30", "--out", str(count), cwd=tmp_path)
+            done = mpi.run(count, *COMMAND, "--iterations", "30", "--out", str(count), cwd=here)
             assert done.returncode == 0, done.stderr
             assert done.stdout.count("results in") == 1
-            summary = json.loads((tmp_path / str(count) / "summary.json").read_text())
+            summary = json.loads((here / str(count) / "summary.json").read_text())
             assert summary["processes"] == count
         for name in ("model.safetensors", "history.csv"):
-            assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+            assert (here / "1" / name).read_bytes() == (here / "2" / name).read_bytes()
 
     def test_gradcheck(self, tmp_path: Path) -> None:
         arguments = ("-m", "dlfs_gpu", "gradcheck", "--mpi", "--mini-batch-size", "5")
@@ -263,26 +271,26 @@ class TestCommands:
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
-    def test_a_signal_to_one_ends_all_at_one_update_with_results(self, tmp_path: Path) -> None:
-        with self.started(tmp_path) as (process, pids):
+    def test_a_signal_to_one_ends_all_at_one_update_with_results(self, here: Path) -> None:
+        with self.started(here) as (process, pids):
             os.kill(pids[1], signal.SIGTERM)
             process.communicate(timeout=60)
         assert process.returncode != 0
-        summary = json.loads((tmp_path / "a" / "summary.json").read_text())
+        summary = json.loads((here / "a" / "summary.json").read_text())
         assert (summary["stopped"], summary["signal"]) == ("interrupted", "SIGTERM")
-        assert names_in(tmp_path / "a") == {*RESULTS, CHECKPOINT}
+        assert names_in(here / "a") == {*RESULTS, CHECKPOINT}
 
     @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
     @pytest.mark.parametrize("rank", [0, 1])
     def test_one_that_is_killed_ends_all_with_nothing_half_written(
-        self, rank: int, tmp_path: Path
+        self, rank: int, here: Path
     ) -> None:
-        with self.started(tmp_path) as (process, pids):
+        with self.started(here) as (process, pids):
             os.kill(pids[rank], signal.SIGKILL)
             process.communicate(timeout=60)
         assert process.returncode != 0
         # A folder of what was being written may be left; the next run removes it.
-        names = {name for name in names_in(tmp_path / "a") if not name.startswith(".dlfs_gpu-")}
+        names = {name for name in names_in(here / "a") if not name.startswith(".dlfs_gpu-")}
         assert names <= {CHECKPOINT}
 
     @pytest.mark.once
@@ -292,26 +300,27 @@ class TestCommands:
         [("SIGKILL", "backprop", 4), ("SIGTERM", "backprop", 1), ("SIGKILL", "difference", 1)],
     )
     def test_stopped_on_two_and_resumed_on_others(
-        self, name: str, gradient: str, count: int, tmp_path: Path
+        self, name: str, gradient: str, count: int, here: Path
     ) -> None:
         options = (
             *("--gradient", gradient, "--optimizer", "adam", "--dropout-ratio", "0.2"),
-            *("--validation-split", "0.2", "--patience", "5", "--iterations", "60"),
+            *("--validation-split", "0.2", "--patience", "99", "--iterations", "60"),
+            *("--kernels", "off"),
         )
-        done = mpi.run(1, *COMMAND, *options, "--out", "straight", cwd=tmp_path)
+        done = mpi.run(1, *COMMAND, *options, "--out", "straight", cwd=here)
         assert done.returncode == 0, done.stderr
         killed = (mpi_programs.__file__, "interrupted", str(signal.Signals[name].value), "30")
         rest = (*COMMAND[2:], *options, "--checkpoint-every", "1e-9", "--out", "a")
-        done = mpi.run(2, *killed, *rest, cwd=tmp_path)
+        done = mpi.run(2, *killed, *rest, cwd=here)
         assert done.returncode != 0
-        assert CHECKPOINT in names_in(tmp_path / "a")
-        done = mpi.run(count, *COMMAND[:4], "--resume", "a", cwd=tmp_path)
+        assert CHECKPOINT in names_in(here / "a")
+        done = mpi.run(count, *COMMAND[:4], "--resume", "a", cwd=here)
         assert done.returncode == 0, done.stderr
         assert "may differ" not in done.stderr
-        assert names_in(tmp_path / "a") == set(RESULTS)
+        assert names_in(here / "a") == set(RESULTS)
         for result in ("model.safetensors", "history.csv"):
-            expected = (tmp_path / "straight" / result).read_bytes()
-            assert (tmp_path / "a" / result).read_bytes() == expected
+            expected = (here / "straight" / result).read_bytes()
+            assert (here / "a" / result).read_bytes() == expected
 
     @contextlib.contextmanager
     def started(self, folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
