@@ -32,6 +32,11 @@ from dlfs_gpu.training.sharing import SharedUpdate
 from dlfs_gpu.training.update import Update
 
 
+def many(*counts: int) -> list[Any]:
+    """Return parameters of a test: more processes than every version need be tried on."""
+    return [pytest.param(count, marks=pytest.mark.once) for count in counts]
+
+
 def results(count: int, program: str, folder: Path) -> Any:
     """Return what a program of `mpi_programs` comes to in so many processes."""
     path = folder / f"{program}-{count}.json"
@@ -42,7 +47,7 @@ def results(count: int, program: str, folder: Path) -> Any:
 
 @mpi.needs_mpi
 class TestNumericalGradients:
-    @pytest.mark.parametrize("count", [1, 2, 3, 4])
+    @pytest.mark.parametrize("count", [1, 2, *many(3, 4)])
     def test_same_bits_as_alone(self, count: int, tmp_path: Path) -> None:
         assert results(count, "gradients", tmp_path) == mpi_programs.gradients()
 
@@ -74,10 +79,7 @@ def trainings_of_one(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @mpi.needs_mpi
 class TestTraining:
-    @pytest.mark.parametrize(
-        "count",
-        [2, pytest.param(4, marks=pytest.mark.once), pytest.param(8, marks=pytest.mark.once)],
-    )
+    @pytest.mark.parametrize("count", [2, *many(4, 8)])
     def test_same_bits_on_any_number(
         self, count: int, trainings_of_one: Any, tmp_path: Path
     ) -> None:
