@@ -306,7 +306,8 @@ class Trainer:
         Warns
         -----
         UserWarning
-            If backend, device or versions are others: bits may differ then.
+            If backend, device or versions are others, or only one of the trainings has a `comm`:
+            bits may differ then.
         """
         saved = Processes(comm).from_root(lambda: read_checkpoint(path))
         backend = "cupy" if is_cupy_array(x_train) else "numpy"
