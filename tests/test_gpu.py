@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.training import Trainer
 
 SIZES = (784, 50, 10)
+# By the kernels that train them.
+DEEP = {"products": (784, 100, 64, 10), "layers": (784, 40, 40)}
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
 
 
@@ -28,11 +31,11 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proof, "_passed", set())
 
 
-def network(backend: str, activation: str, dtype: str) -> MultiLayerNet:
-    inputs, hidden, classes = SIZES
-    return MultiLayerNet(
-        inputs, [hidden], classes, activation, dtype=dtype, seed=0, backend=backend
-    )
+def network(
+    backend: str, activation: str, dtype: str, sizes: tuple[int, ...] = SIZES
+) -> MultiLayerNet:
+    inputs, *hidden, classes = sizes
+    return MultiLayerNet(inputs, hidden, classes, activation, dtype=dtype, seed=0, backend=backend)
 
 
 def samples(dtype: str) -> tuple[np.ndarray, np.ndarray]:
@@ -44,12 +47,18 @@ def samples(dtype: str) -> tuple[np.ndarray, np.ndarray]:
     return x.astype(dtype), labels
 
 
-def train(backend: str, activation: str, dtype: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def train(
+    backend: str,
+    activation: str,
+    dtype: str,
+    sizes: tuple[int, ...] = SIZES,
+    optimizer: str = "SGD",
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return the losses of 100 updates, and the parameters."""
-    model = network(backend, activation, dtype)
+    model = network(backend, activation, dtype, sizes)
     data = [model.backend.asarray(array) for array in samples(dtype)]
     x, t = data
-    trainer = Trainer(model, x, t, iterations=100, seed=0, verbose=False)
+    trainer = Trainer(model, x, t, iterations=100, optimizer=optimizer, seed=0, verbose=False)
     losses = trainer.train().losses
     return losses, {key: model.backend.to_numpy(p) for key, p in model.params.items()}
 
@@ -71,12 +80,55 @@ def test_training_as_on_the_cpu(activation: str, dtype: str, kernels: Any) -> No
     assert [str(status) for status in report()] == passed
 
 
-def test_the_same_bits_in_every_run() -> None:
-    losses, params = train("cupy", "sigmoid", "float32")
-    again, again_params = train("cupy", "sigmoid", "float32")
+@pytest.mark.parametrize("kind", DEEP)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("optimizer", ["SGD", "Momentum"])
+def test_deep_networks_as_on_the_cpu(optimizer: str, dtype: str, kind: str) -> None:
+    losses, params = train("cupy", "sigmoid", dtype, DEEP[kind], optimizer)
+    expected, expected_params = train("numpy", "sigmoid", dtype, DEEP[kind], optimizer)
+    assert [str(status) for status in report()] == [f"{kind} on cuda:0: passed"]
+    np.testing.assert_allclose(losses, expected, rtol=TOLERANCE[dtype])
+    for key, param in params.items():
+        assert np.linalg.norm(param - expected_params[key]) < TOLERANCE[dtype] * np.linalg.norm(
+            expected_params[key]
+        )
+
+
+@pytest.mark.parametrize("sizes", [SIZES, *DEEP.values()])
+def test_the_same_bits_in_every_run(sizes: tuple[int, ...]) -> None:
+    losses, params = train("cupy", "sigmoid", "float32", sizes=sizes)
+    again, again_params = train("cupy", "sigmoid", "float32", sizes=sizes)
     np.testing.assert_array_equal(again, losses)
     for key, param in params.items():
         np.testing.assert_array_equal(again_params[key], param)
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+@pytest.mark.parametrize("sizes", [SIZES, *DEEP.values()])
+def test_resuming(sizes: tuple[int, ...], optimizer: str, tmp_path: Path) -> None:
+    """From a checkpoint in the middle to the same bits."""
+    model = network("cupy", "sigmoid", "float32", sizes)
+    x, t = (model.backend.asarray(array) for array in samples("float32"))
+
+    def save(trainer: Trainer) -> None:
+        trainer.save(tmp_path / f"{len(trainer.history.losses)}.safetensors")
+
+    whole = Trainer(
+        model,
+        x,
+        t,
+        epochs=10,
+        mini_batch_size=50,
+        optimizer=optimizer,
+        verbose=False,
+        seed=0,
+        callback=save,
+    )
+    losses = whole.train().losses
+    resumed = Trainer.resume(tmp_path / "60.safetensors", x, t, verbose=False)
+    np.testing.assert_array_equal(resumed.train().losses, losses)
+    for key, param in resumed.network.params.items():
+        np.testing.assert_array_equal(param.get(), model.params[key].get())
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)

@@ -10,7 +10,7 @@ from dlfs_gpu._versions import versions
 from dlfs_gpu.backend import Backend, get_backend
 from dlfs_gpu.cli.settings import BackendOption
 from dlfs_gpu.kernels import kernels_mode, report
-from dlfs_gpu.models import TwoLayerNet
+from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.training import Trainer
 
 
@@ -30,11 +30,12 @@ def info(backend: BackendOption = None) -> None:
 
 
 def _kernels(backend: Backend) -> str:
-    """Return what came of the kernels in a small gradient and an update."""
+    """Return what came of the kernels in gradients and updates of small networks, one for each."""
     if kernels_mode() == "off":
         return "off"
-    network = TwoLayerNet(4, 3, 2, seed=0, backend=backend)
     x, t = backend.asarray([[0.1, 0.2, 0.3, 0.4]], "float32"), backend.asarray([1])
-    network.numerical_gradient(x, t)
-    Trainer(network, x, t, mini_batch_size=1, iterations=1, verbose=False).train()
+    for hidden, classes in (([3], 2), ([3, 3], 2), ([3], 33)):
+        network = MultiLayerNet(4, hidden, classes, seed=0, backend=backend)
+        network.numerical_gradient(x, t)
+        Trainer(network, x, t, mini_batch_size=1, iterations=1, verbose=False).train()
     return "; ".join(map(str, report())) or "none: Numba is not installed"

@@ -1,9 +1,9 @@
 """The CUDA kernels: which networks they take, compiling and launching them.
 
 The mathematics is in the sources beside this file. NVRTC compiles a kernel for the device at hand
-when it is first needed, with the network's sizes as constants; CuPy keeps the binary on disk.
-Networks have one hidden layer, and softmax cross entropy behind; parameters and data are CuPy
-arrays of one floating-point type. What the kernels do not take raises `UnfitError`.
+when it is first needed; CuPy keeps the binary on disk. Networks end in softmax cross entropy. Those
+of the classes here have one hidden layer, whose sizes are constants of the kernel. Parameters and
+data are CuPy arrays of one floating-point type. What the kernels do not take raises `UnfitError`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import functools
 import importlib
 import importlib.resources
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,12 +34,15 @@ _SGD_THREADS = 512
 _SGD_WARPS = 16
 _SGD_ROWS, _SGD_LAST_ROWS = 8, 2
 _SGD_MAX_INPUTS, _SGD_MAX_HIDDEN, _SGD_MAX_SAMPLES = 4096, 128, 512
+# Multiplications in the first layer up to which one launch of some blocks is the fastest.
+_SGD_MAX_PRODUCTS = 60_000_000
 # The same in differences.cu.
 _FORWARD_THREADS = 256
 _FORWARD_MAX_HIDDEN = 512
 _DIFFERENCES_WARPS = 4
+CTYPES = {"float32": "float", "float64": "double"}
 # A pointer that the kernel does not follow.
-_NULL = np.uintp(0)
+NULL = np.uintp(0)
 
 Params = tuple[Array, Array, Array, Array]
 """W1, (I, J), b1, (J,), W2, (J, C), and b2, (C,)."""
@@ -46,12 +50,13 @@ Params = tuple[Array, Array, Array, Array]
 
 def device_name() -> str:
     """Return the name of the current device, as `dlfs_gpu.kernels.report` shows it."""
-    return f"cuda:{_device().id}"
+    return f"cuda:{current_device().id}"
 
 
 def source(file: str) -> str:
-    """Return the text of a CUDA source beside this file."""
-    return (importlib.resources.files("dlfs_gpu.kernels") / file).read_text(encoding="utf-8")
+    """Return the text of a CUDA source beside this file, behind what all of them share."""
+    folder = importlib.resources.files("dlfs_gpu.kernels")
+    return "".join((folder / name).read_text(encoding="utf-8") for name in ("common.cu", file))
 
 
 class Training:
@@ -81,16 +86,18 @@ class Training:
         self, activation: str, params: Params, x: Array, labels: Array, mini_batch_size: int
     ) -> None:
         inputs, hidden, classes = _check(params, x, labels)
-        _check_at_most(_SGD_MAX_INPUTS, inputs, "inputs")
-        _check_at_most(_SGD_MAX_HIDDEN, hidden, "hidden units")
-        _check_at_most(_SGD_MAX_SAMPLES, mini_batch_size, "samples in a mini-batch")
-        device = _device()
+        check_at_most(_SGD_MAX_INPUTS, inputs, "inputs")
+        check_at_most(_SGD_MAX_HIDDEN, hidden, "hidden units")
+        check_at_most(_SGD_MAX_SAMPLES, mini_batch_size, "samples in a mini-batch")
+        products = mini_batch_size * inputs * hidden
+        check_at_most(_SGD_MAX_PRODUCTS, products, "multiplications")
+        device = current_device()
         if not device.attributes["CooperativeLaunch"]:
             raise UnfitError("the device has no cooperative launch")
         self.key = ("sgd", *_template(activation, params), mini_batch_size)
         self._params, self._x, self._labels = params, x, labels
-        self._kernel = _kernel("training.cu", self.key, device.id, cooperative=True)
-        dtype, empty = x.dtype, _cupy().empty
+        self._kernel = load("training.cu", self.key, device.id, cooperative=True)
+        dtype, empty = x.dtype, cupy().empty
         # What training.cu lays out in `memory`.
         lanes = _LANES * math.ceil(hidden / _LANES)
         parts = max(_SGD_THREADS // lanes * _SGD_ROWS, _SGD_WARPS)
@@ -114,9 +121,9 @@ class Training:
         All that can fail for want of memory or because of the arguments does so before the launch.
         """
         dtype = self._x.dtype
-        indices = _cupy().ascontiguousarray(indices, np.int64)
-        losses = _cupy().empty(len(indices), dtype)
-        arrived = _cupy().zeros(1, np.uint32)
+        indices = cupy().ascontiguousarray(indices, np.int64)
+        losses = cupy().empty(len(indices), dtype)
+        arrived = cupy().zeros(1, np.uint32)
         arguments = (
             *(self._x, self._labels, indices, *self._params, *self._workspace, losses, arrived),
             *(dtype.type(lr), np.int32(len(indices))),
@@ -144,17 +151,17 @@ class Differences:
 
     def __init__(self, activation: str, params: Params, x: Array, labels: Array) -> None:
         inputs, hidden, classes = _check(params, x, labels)
-        _check_at_most(_FORWARD_MAX_HIDDEN, hidden, "hidden units")
+        check_at_most(_FORWARD_MAX_HIDDEN, hidden, "hidden units")
         self.key = ("forward", *_template(activation, params))
         ctype, name = self.key[1:3]
-        device = _device().id
-        self._forward = _kernel("differences.cu", self.key, device)
+        device = current_device().id
+        self._forward = load("differences.cu", self.key, device)
         self._differences = [
-            _kernel("differences.cu", ("differences", ctype, kind, classes), device)
+            load("differences.cu", ("differences", ctype, kind, classes), device)
             for kind in (name, "LAST")
         ]
         self._params, self._x, self._labels = params, x, labels
-        n, dtype, empty = len(x), x.dtype, _cupy().empty
+        n, dtype, empty = len(x), x.dtype, cupy().empty
         widths = (hidden, hidden, hidden, classes, classes)
         self._saved = [empty((n, width), dtype) for width in widths]
         self._saved += [empty(n, np.int32), empty(n, np.float64)]
@@ -173,7 +180,7 @@ class Differences:
         )
         for kernel, before, grad in zip(
             self._differences,
-            ((self._x, z, q, self._params[2]), (out, _NULL, _NULL, _NULL)),
+            ((self._x, z, q, self._params[2]), (out, NULL, NULL, NULL)),
             self._grads,
             strict=True,
         ):
@@ -190,20 +197,25 @@ class Differences:
 
 def _check(params: Params, x: Array, labels: Array) -> tuple[int, int, int]:
     """Return the network's sizes, or raise UnfitError, also if data does not suit it."""
-    W1, _, W2, _ = params
-    dtype = W1.dtype
-    if dtype not in (np.float32, np.float64):
-        raise UnfitError(f"the network is in {dtype}; the kernels take float32 and float64")
-    for name, param in zip(("W1", "b1", "W2", "b2"), params, strict=True):
-        _check_array(name, param, dtype)
-    _check_array("x", x, dtype)
-    _check_array("labels", labels, np.int64)
-    (inputs, hidden), classes = W1.shape, W2.shape[1]
-    _check_at_most(_MAX_CLASSES, classes, "classes")
-    capability = _device().compute_capability
+    check_arrays(params, x, labels)
+    (inputs, hidden), classes = params[0].shape, params[2].shape[1]
+    check_at_most(_MAX_CLASSES, classes, "classes")
+    capability = current_device().compute_capability
     if int(capability) < _MIN_CAPABILITY:
         raise UnfitError(f"compute capability is {capability}; the kernels need {_MIN_CAPABILITY}")
     return inputs, hidden, classes
+
+
+def check_arrays(params: Sequence[Array], x: Array, labels: Array) -> np.dtype[Any]:
+    """Return the type of all but labels, or raise UnfitError."""
+    dtype: np.dtype[Any] = params[0].dtype
+    if dtype.name not in CTYPES:
+        raise UnfitError(f"the network is in {dtype}; the kernels take float32 and float64")
+    for param in params:
+        _check_array("a parameter", param, dtype)
+    _check_array("x", x, dtype)
+    _check_array("labels", labels, np.int64)
+    return dtype
 
 
 def _check_array(name: str, array: Array, dtype: Any) -> None:
@@ -215,23 +227,23 @@ def _check_array(name: str, array: Array, dtype: Any) -> None:
         raise UnfitError(f"{name} is not contiguous")
 
 
-def _check_at_most(limit: int, count: int, things: str) -> None:
+def check_at_most(limit: int, count: int, things: str) -> None:
+    """Raise UnfitError if there are more things than the limit."""
     if count > limit:
         raise UnfitError(f"there are {count} {things}; the kernel takes up to {limit}")
 
 
 def _template(activation: str, params: Params) -> tuple[Any, ...]:
     W1, _, W2, _ = params
-    ctype = {"float32": "float", "float64": "double"}[W1.dtype.name]
-    return (ctype, activation.upper(), *W1.shape, W2.shape[1])
+    return (CTYPES[W1.dtype.name], activation.upper(), *W1.shape, W2.shape[1])
 
 
 @functools.cache
-def _kernel(file: str, key: tuple[Any, ...], device: int, *, cooperative: bool = False) -> Any:
+def load(file: str, key: tuple[Any, ...], device: int, *, cooperative: bool = False) -> Any:
     """Return a kernel, given by its name and template arguments, compiled for the device."""
     name, *template = key
     expression = f"{name}<{', '.join(map(str, template))}>"
-    module = _cupy().RawModule(
+    module = cupy().RawModule(
         code=source(file),
         options=("-std=c++17",),
         name_expressions=(expression,),
@@ -243,9 +255,11 @@ def _kernel(file: str, key: tuple[Any, ...], device: int, *, cooperative: bool =
         raise OSError(f"CuPy keeps kernels in CUPY_CACHE_DIR; it says: {error}") from error
 
 
-def _device() -> Any:
-    return _cupy().cuda.Device()
+def current_device() -> Any:
+    """Return CuPy's object for the device that it uses."""
+    return cupy().cuda.Device()
 
 
-def _cupy() -> Any:
+def cupy() -> Any:
+    """Import CuPy."""
     return importlib.import_module("cupy")

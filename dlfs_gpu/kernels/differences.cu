@@ -15,18 +15,7 @@
 // divergence, and loads are coalesced or the same for the whole warp. Samples are summed in a fixed
 // order, in double: the same bits in every run.
 
-enum Activation { LAST, SIGMOID, TANH, RELU };
 constexpr double FAR = 40;  // e^40 is beyond 1/eps
-constexpr unsigned ALL = 0xffffffffu;
-
-static __device__ __forceinline__ float Expm1(float x) { return expm1f(x); }
-static __device__ __forceinline__ double Expm1(double x) { return expm1(x); }
-static __device__ __forceinline__ float Exp(float x) { return expf(x); }
-static __device__ __forceinline__ double Exp(double x) { return exp(x); }
-static __device__ __forceinline__ float Log(float x) { return logf(x); }
-static __device__ __forceinline__ double Log(double x) { return log(x); }
-static __device__ __forceinline__ float Log1p(float x) { return log1pf(x); }
-static __device__ __forceinline__ double Log1p(double x) { return log1p(x); }
 
 // The largest whole number whose exponential does not overflow.
 template <typename T>
@@ -197,7 +186,7 @@ __global__ void __launch_bounds__(128, 1) differences(
 
 // The activation's output, and q as `differences` takes it, rounded once. NaN comes through.
 template <typename T, int ACTIVATION>
-static __device__ __forceinline__ double activate(double z, T& q) {
+static __device__ __forceinline__ double output_of(double z, T& q) {
     if (ACTIVATION == RELU) return z < 0 ? 0.0 : z;
     const double scaled = ACTIVATION == TANH ? 2 * z : z, lowest = -double(LIMIT<T>);
     const double odds = exp(scaled < lowest ? -lowest : -scaled);
@@ -250,7 +239,7 @@ __global__ void __launch_bounds__(256) forward(
         for (int k = 0; k < WARPS; ++k) z += partial[k][j];
         const size_t at = (size_t)n * HIDDEN + j;
         z1[at] = T(z);
-        hidden[j] = activate<T, ACTIVATION>(z, q1[at]);
+        hidden[j] = output_of<T, ACTIVATION>(z, q1[at]);
         h1[at] = T(hidden[j]);
     }
     __syncthreads();

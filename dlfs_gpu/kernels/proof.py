@@ -29,7 +29,7 @@ class KernelStatus:
 
     Attributes
     ----------
-    kind : {"training", "differences"}
+    kind : {"training", "products", "layers", "differences"}
     device : str
         For example ``"cuda:0"``.
     failure : str or None

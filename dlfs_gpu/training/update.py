@@ -16,7 +16,7 @@ from dlfs_gpu.network import Network
 from dlfs_gpu.optimizers import SGD
 from dlfs_gpu.processes import ALONE, Processes
 from dlfs_gpu.training.fused import FusedGradient, replaceable
-from dlfs_gpu.training.launches import updates_by_kernel
+from dlfs_gpu.training.launches import Launcher
 
 GradientKind = Literal["backprop", "difference", "batched", "loop"]
 
@@ -66,6 +66,11 @@ class Update:
             network._refuse_random()
         self._labels = labels_of(t) if self.gradient == "backprop" else None
         self._fused: FusedGradient | None = None
+        self._launcher: Launcher | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all but kernels, which cannot be copied."""
+        return vars(self) | {"_launcher": None}
 
     def run(self, indices: Array) -> Iterator[Array]:
         """Update the network on one minibatch after another, without waiting for the device.
@@ -78,30 +83,35 @@ class Update:
         Yields
         ------
         array, shape (K,)
-            Losses of the next K minibatches before their updates: of all of them, where a CUDA
-            kernel does these in one launch, or else of one.
+            Losses of the next K minibatches before their updates: of several, where CUDA kernels
+            do these, or else of one.
         """
-        losses = self._launched(indices)
-        if losses is not None:
+        done, losses = 0, self._launched(indices)
+        while losses is not None:
             yield losses
-            return
+            done += losses.shape[0]
+            losses = self._launched(indices[done:, ...]) if done < indices.shape[0] else None
         xp = namespace_of(self.x)
-        for k in range(indices.shape[0]):
+        for k in range(done, indices.shape[0]):
             yield xp.reshape(xp.asarray(self(indices[k, ...])), (1,))
 
     def _launched(self, indices: Array) -> Array | None:
-        """Do all updates by a kernel; return None where there is none for them."""
-        x, labels, optimizer = self.x, self._labels, self.optimizer
-        if not is_cupy_array(x) or labels is None or kernels_mode() == "off":
+        """Do the first updates by kernels; return None where there are none for them."""
+        if not _is_plain_sgd(self.optimizer):
             return None
-
-        def update(network: Network, rows: Array) -> Array:
-            return Update(network, optimizer, x, labels, self.mini_batch_size)(rows)
-
         with self.network._lock:
-            if not _is_plain_sgd(optimizer) or not replaceable(self.network):
-                return None
-            return updates_by_kernel(self.network, x, labels, indices, optimizer.lr, update)
+            launcher = self._ready_launcher()
+            return launcher and launcher.update(indices, self.optimizer.lr)
+
+    def _ready_launcher(self) -> Launcher | None:
+        """Return kernels for the network as it is, or None if it may not have any."""
+        labels, network = self._labels, self.network
+        may = labels is not None and is_cupy_array(self.x) and kernels_mode() != "off"
+        if not may or not replaceable(network):
+            return None
+        if self._launcher is None or not self._launcher.suits(network):
+            self._launcher = Launcher(network, self.x, labels, self.mini_batch_size)
+        return self._launcher
 
     def __call__(self, indices: Array) -> Array:
         """Update the network on one minibatch; by backpropagation without waiting for the device.
@@ -120,6 +130,12 @@ class Update:
         with network._lock:
             if self._labels is None or not replaceable(network):
                 loss, grads = self._loss_and_gradient(indices)
+                optimizer.update(network.params, grads)
+                return loss
+            launcher = self._ready_launcher()
+            launched = launcher and launcher.gradient(indices)
+            if launched:
+                loss, grads = launched
                 optimizer.update(network.params, grads)
                 return loss
             fused = self._fused

@@ -36,7 +36,7 @@ def cupy(compiled: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCupy]:
     monkeypatch.setattr(proof, "_statuses", {})
     monkeypatch.setattr(proof, "_passed", set())
     fake.reset()
-    caches = backend._probe_gpu, cuda._kernel
+    caches = backend._probe_gpu, cuda.load
     for cache in caches:
         cache.cache_clear()
     yield fake

@@ -1,6 +1,8 @@
 // CUDA as far as the kernels use it, in terms of emulator.h: to be included before their source.
 #pragma once
 
+#include <algorithm>
+
 #include "emulator.h"
 
 // What a program calls: two C functions for each kernel.
@@ -29,6 +31,7 @@ inline float max(float a, float b) { return std::fmax(a, b); }
 inline double max(double a, double b) { return std::fmax(a, b); }
 inline float min(float a, float b) { return std::fmin(a, b); }
 inline double min(double a, double b) { return std::fmin(a, b); }
+inline int min(int a, int b) { return std::min(a, b); }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __ffs(unsigned bits) { return __builtin_ffs(static_cast<int>(bits)); }
 

@@ -6,6 +6,7 @@ import ctypes
 import fcntl
 import functools
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -186,10 +187,10 @@ def _sanitizer_problem(sanitizer: Sanitizer) -> str:
 
 def _group(expression: str) -> list[str]:
     """Return the same kernel for all types and activations."""
-    name, sizes = expression.split("<")
-    _, activation, *rest = sizes.removesuffix(">").split(", ")
-    activations = _ACTIVATIONS if activation in _ACTIVATIONS else (activation,)
-    return [f"{name}<{', '.join([t, a, *rest])}>" for t in _TYPES for a in activations]
+    name, template = expression.removesuffix(">").split("<")
+    _, *rest = template.split(", ")
+    choices = [_ACTIVATIONS if text in _ACTIVATIONS else (text,) for text in rest]
+    return [f"{name}<{', '.join(all_)}>" for all_ in itertools.product(_TYPES, *choices)]
 
 
 @functools.cache

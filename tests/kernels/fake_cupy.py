@@ -6,6 +6,8 @@ what CuPy takes but a kernel would read wrongly: numbers of another type than th
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import importlib.machinery
 import operator
 import warnings
@@ -20,6 +22,7 @@ from kernels import emulated
 _ABSENT = ("errstate", "nditer", "ndenumerate", "ma", "insert")
 # What a block has without being asked for more.
 _SHARED = 48 << 10
+_HANDLE = 12345
 
 
 class CompileException(Exception):  # noqa: N818
@@ -61,6 +64,10 @@ class ndarray:  # noqa: N801
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self.host[_unwrap(index)] = _unwrap(value)
+
+    @property
+    def data(self) -> Any:
+        return SimpleNamespace(ptr=self.host.ctypes.data)
 
     def get(self) -> Any:
         return self.host.copy()
@@ -106,7 +113,7 @@ def _operator(name: str) -> Callable[..., Any]:
 for _name in (
     *(
         f"__{p}{n}__"
-        for n in ("add", "sub", "mul", "truediv", "pow", "matmul")
+        for n in ("add", "sub", "mul", "truediv", "mod", "pow", "matmul")
         for p in ("", "r", "i")
     ),
     *(
@@ -118,13 +125,41 @@ for _name in (
     setattr(ndarray, _name, _operator(_name))
 
 
+def _gemm(letter: str) -> Callable[..., None]:
+    """Return cuBLAS's product of matrices by columns, given by pointers."""
+    number = np.ctypeslib.as_ctypes_type(letter)
+
+    def array(pointer: int, rows: int, columns: int, leading: int) -> Any:
+        assert leading >= rows
+        numbers = ctypes.cast(pointer, ctypes.POINTER(number))
+        return np.ctypeslib.as_array(numbers, (columns, leading))[:, :rows].T
+
+    def gemm(*arguments: int) -> None:
+        handle, op_a, op_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc = map(
+            operator.index, arguments
+        )
+        if fake.recorded is not None:
+            raise NotImplementedError("calling cuBLAS API during stream capture")
+        assert handle == _HANDLE
+        left = array(a, k, m, lda).T if op_a else array(a, m, k, lda)
+        right = array(b, n, k, ldb).T if op_b else array(b, k, n, ldb)
+        out, kept = array(c, m, n, ldc), array(beta, 1, 1, 1).item()
+        product = array(alpha, 1, 1, 1) * (left @ right)
+        out[...] = product + kept * out if kept else product
+
+    return gemm
+
+
 class RawKernel:
     """A kernel and its attributes."""
 
     shared_size_bytes = 4960
 
-    def __init__(self, cupy: FakeCupy, kernel: emulated.Kernel, cooperative: bool) -> None:
+    def __init__(
+        self, cupy: FakeCupy, name: str, kernel: emulated.Kernel, cooperative: bool
+    ) -> None:
         self._cupy = cupy
+        self._name = name
         self._kernel = kernel
         self._cooperative = cooperative
         self._shared = _SHARED - self.shared_size_bytes
@@ -162,7 +197,12 @@ class RawKernel:
                 stacklevel=2,
             )
             grid = (processors,)
+        if self._cupy.recorded is not None:
+            again = functools.partial(self, grid, block, args, shared_mem=shared_mem)
+            self._cupy.recorded.append(again)
+            return
         self._cupy.launches.append((grid, block, shared_mem))
+        self._cupy.launched.append(self._name)
         if self._cupy.launch_error is not None:
             raise self._cupy.launch_error
         self._kernel.launch(
@@ -219,13 +259,47 @@ class RawModule:
             raise fake.compile_error
         code = self._code
         for old, new in fake.mutations:
-            assert code.count(old) == 1, f"{code.count(old)} times in the source: {old}"
+            assert code.count(old) <= 1, f"more than once in the source: {old}"
             code = code.replace(old, new)
         try:
             kernel = emulated.Kernel(code, name, fake.sanitizer, alone=bool(fake.mutations))
         except emulated.CompileError as error:
             raise CompileException(str(error)) from None
-        return RawKernel(fake, kernel, self._cooperative)
+        return RawKernel(fake, name.partition("<")[0], kernel, self._cooperative)
+
+
+class Stream:
+    """A stream whose launches can be recorded instead of carried out."""
+
+    def __init__(self, *, non_blocking: bool = False) -> None:
+        assert non_blocking, "other streams wait for the one that everything else runs on"
+
+    def __enter__(self) -> None:
+        assert fake.stream is None
+        fake.stream = self
+
+    def __exit__(self, *_: object) -> None:
+        fake.stream = None
+
+    def begin_capture(self) -> None:
+        assert fake.stream is self
+        fake.recorded = []
+
+    def end_capture(self) -> Graph:
+        recorded, fake.recorded = fake.recorded, None
+        assert recorded is not None
+        return Graph(recorded)
+
+
+class Graph:
+    """What a stream has recorded."""
+
+    def __init__(self, launches: list[Callable[[], None]]) -> None:
+        self._launches = launches
+
+    def launch(self) -> None:
+        for launch in self._launches:
+            launch()
 
 
 class FakeCupy(ModuleType):
@@ -243,8 +317,10 @@ class FakeCupy(ModuleType):
         What compiling or launching raises.
     memory : int or None
         Arrays that `empty` still has memory for.
-    launches : list
-        Grid, block and shared memory of each.
+    stream, recorded
+        The one that is current, and its launches while it is recorded.
+    launches, launched : list
+        Grid, block and shared memory of each; names of the kernels.
     """
 
     def __init__(self) -> None:
@@ -258,11 +334,16 @@ class FakeCupy(ModuleType):
                 attributes=self.attributes,
                 compute_capability=self.compute_capability,
                 mem_info=(2**30, 2**30),
+                cublas_handle=_HANDLE,
+            ),
+            cublas=SimpleNamespace(
+                CUBLAS_OP_N=0, CUBLAS_OP_T=1, sgemm=_gemm("f"), dgemm=_gemm("d")
             ),
             runtime=SimpleNamespace(
                 getDeviceCount=lambda: 1,
                 getDeviceProperties=lambda _: {"name": b"Stand-in", "totalGlobalMem": 2**30},
             ),
+            Stream=Stream,
             get_current_stream=lambda: SimpleNamespace(synchronize=lambda: None),
         )
         self.reset()
@@ -281,6 +362,9 @@ class FakeCupy(ModuleType):
         self.launch_error: Exception | None = None
         self.memory: int | None = None
         self.launches: list[Any] = []
+        self.launched: list[str] = []
+        self.stream: Stream | None = None
+        self.recorded: list[Callable[[], None]] | None = None
 
     def __getattr__(self, name: str) -> Any:
         if name in _ABSENT or name.startswith("__"):

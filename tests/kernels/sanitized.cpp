@@ -1,6 +1,6 @@
 // Appended to a kernel's source: a program that launches it once as a file says, so that a sanitizer
-// can watch. Each array gets memory of its own, so that no access beyond it goes unseen; what the
-// arrays hold in the end is written back into the file.
+// can watch. Each array gets memory of its own, so that no access beyond it goes unseen; one without
+// bytes is a null pointer. What the arrays hold in the end is written back into the file.
 #include <stdio.h>
 
 template <typename T>
@@ -24,7 +24,7 @@ int main(int, char** arguments) {
     void** pointers = new void*[count];
     for (size_t k = 0; k < count; ++k) {
         bytes[k] = read<uint64_t>(file);
-        arrays[k] = new char[bytes[k]];
+        arrays[k] = bytes[k] ? new char[bytes[k]] : nullptr;
         if (fread(arrays[k], 1, bytes[k], file) != bytes[k]) perror("reading");
         pointers[k] = letters[k] == 'P' ? static_cast<void*>(&arrays[k]) : arrays[k];
     }

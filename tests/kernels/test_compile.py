@@ -36,10 +36,37 @@ def test_compiles_without_spills(name: str, architecture: str, ctype: str) -> No
     if architecture in (ARCHITECTURES[0], ARCHITECTURES[-1]):
         wanted.append((ACTIVATIONS[0], largest))
     expressions = [f"{name}<{ctype}, {activation}, {sizes}>" for activation, sizes in wanted]
+    assert_no_spills(file, expressions, architecture)
+
+
+@pytest.mark.parametrize("ctype", ["float", "double"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_layers_compile_without_spills(architecture: str, ctype: str) -> None:
+    expressions = [f"{name}<{ctype}>" for name in ("gather", "softmax", "columns")]
+    expressions += [f"activation<{ctype}, {activation}>" for activation in ACTIVATIONS]
+    assert_no_spills("layers.cu", expressions, architecture)
+
+
+@pytest.mark.parametrize("ctype", ["float", "double"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_products_compile_without_spills(architecture: str, ctype: str) -> None:
+    warps = (4, 8, 16) if ctype == "float" else (4, 8)
+    expressions = [
+        f"{name}<{ctype}, {count}{activation}>"
+        for count in (warps if architecture == "sm_90" else warps[-1:])
+        for name, activation in [
+            *[("last", ""), ("back", ""), ("weights", "")],
+            *(("forward", f", {name}") for name in ACTIVATIONS),
+        ]
+    ]
+    assert_no_spills("products.cu", expressions, architecture)
+
+
+def assert_no_spills(file: str, expressions: list[str], architecture: str) -> None:
     log = compile_log(source(file), expressions, architecture)
     used = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores", log)
     # Functions that are called have lines of their own.
-    assert len(used) >= len(wanted), log
+    assert len(used) >= len(expressions), log
     assert set(used) == {("0", "0")}, log
 
 
