@@ -6,7 +6,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.conftest import Place
-from dlfs_gpu.network import GradientMethod
+from dlfs_gpu.gradient import GradientMethod
 from dlfs_gpu.optimizers import OPTIMIZERS
 
 network_sizes = pytest.mark.parametrize(

@@ -16,8 +16,8 @@ import pytest
 
 from dlfs_gpu.backend import Backend, BackendError, get_backend
 from dlfs_gpu.data.minibatches import MinibatchSampler
+from dlfs_gpu.gradient import GradientMethod
 from dlfs_gpu.models import MultiLayerNet
-from dlfs_gpu.network import GradientMethod
 from dlfs_gpu.optimizers import SGD
 from dlfs_gpu.training.update import Update
 

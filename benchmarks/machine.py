@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dlfs_gpu.backend import cpu_cores, get_backend
+from dlfs_gpu.backend import get_backend
+from dlfs_gpu.machine.threads import cpu_cores
 
 
 def describe() -> dict[str, Any]:

@@ -28,7 +28,7 @@ from benchmarks import machine
 from benchmarks.report import duration
 from benchmarks.work import Work, write_data
 from dlfs_gpu import SGD, MultiLayerNet
-from dlfs_gpu.backend import one_blas_thread
+from dlfs_gpu.machine.threads import one_blas_thread
 from dlfs_gpu.processes import Processes, world
 from dlfs_gpu.training.sharing import SharedUpdate
 

@@ -24,6 +24,7 @@ PEERS = ("torch", "jax", "dezero")
 TRAINING = (
     Competitor("the chapter's way", "benchmarks.peers.chapter:training", "numpy", has_gpu=False),
     Competitor("dlfs_gpu", "benchmarks.peers.dlfs:training", "numpy"),
+    Competitor("dlfs_gpu, arrays", "benchmarks.peers.dlfs:array_training", "numpy", has_gpu=False),
     Competitor("PyTorch eager", "benchmarks.peers.pytorch:eager_training", "torch"),
     Competitor("torch.compile", "benchmarks.peers.pytorch:compiled_training", "torch"),
     Competitor("JAX jit", "benchmarks.peers.xla:step_training", "jax"),

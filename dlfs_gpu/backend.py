@@ -6,12 +6,9 @@ import contextlib
 import functools
 import importlib
 import importlib.util
-import itertools
 import os
 import platform
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import ModuleType
@@ -20,16 +17,12 @@ from typing import Any
 import numpy as np
 from array_api_compat import is_cupy_array
 
-from dlfs_gpu._memory import free_host_memory
 from dlfs_gpu._validation import Array, check_choice, check_count
+from dlfs_gpu.machine.memory import free_host_memory
+from dlfs_gpu.machine.threads import cpu_cores
 
 _NAMES = ("auto", "numpy", "cupy")
 ENVIRONMENT_VARIABLE = "DLFS_GPU_BACKEND"
-
-# Products with fewer multiplications than this gain little from a second thread on a quiet
-# machine, and wait for it on a busy one. The choice must not be by measuring, because BLAS may
-# round differently with another number of threads.
-_SMALL_PRODUCT = 2**24
 
 _scoped: ContextVar[Backend | None] = ContextVar("dlfs_gpu_backend", default=None)
 
@@ -204,56 +197,6 @@ def run_in_chunks(run: Callable[[int, int], None], total: int, chunk: int, title
             chunk = (stop - start) // 2
             if on_gpu:
                 importlib.import_module("cupy").get_default_memory_pool().free_all_blocks()
-
-
-def cpu_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-class _OneBlasThread:
-    """Keeps BLAS to one thread, in the whole process, while a ``with`` block is open.
-
-    Blocks of several threads may overlap: the first sets the limit, and the last one to end
-    restores what was.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open = 0
-        self._limit: Any = None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._open:
-                self._limit = _blas_controller().limit(limits=1, user_api="blas")
-            self._open += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._open -= 1
-            if not self._open:
-                self._limit.restore_original_limits()
-
-
-one_blas_thread = _OneBlasThread()
-"""``with one_blas_thread:`` keeps BLAS to the threads that it is called on."""
-
-
-def blas_threads(sizes: Sequence[int], samples: int) -> AbstractContextManager[None]:
-    """Return a context in which BLAS takes the threads that serve a network of such sizes."""
-    largest = max((n * m for n, m in itertools.pairwise(sizes)), default=0)
-    return one_blas_thread if largest * samples < _SMALL_PRODUCT else contextlib.nullcontext()
-
-
-@functools.cache
-def _blas_controller() -> Any:
-    # Looking for the libraries takes milliseconds.
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
 
 
 def _backend(name: str, asked: str, argument: str) -> Backend:

@@ -83,7 +83,7 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
     out_activation_ : str
         "softmax".
     loss_ : float
-        Mean loss of the last epoch's minibatches, without weight decay.
+        Mean loss of the last epoch's minibatches, with weight decay.
     loss_curve_ : list of float
         That of each epoch.
     validation_scores_ : list of float or None

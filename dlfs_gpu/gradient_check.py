@@ -18,10 +18,11 @@ from dlfs_gpu._validation import (
 from dlfs_gpu.differences.comparison import GradientReport, compare, largest, largest_of_rows
 from dlfs_gpu.differences.evaluation import Function, checked_result
 from dlfs_gpu.functions import labels_of
-from dlfs_gpu.gradient import default_step, numerical_gradient
-from dlfs_gpu.network import GradientMethod, Network
+from dlfs_gpu.gradient import GradientMethod, default_step, numerical_gradient
+from dlfs_gpu.network import Network
 from dlfs_gpu.processes import Processes
 from dlfs_gpu.protocols import is_linear
+from dlfs_gpu.training.compiled import compiled_parts
 from dlfs_gpu.training.fused import FusedGradient, replaceable
 
 # Step and tolerance for each type. "difference" loses no digits to a small step; 1e-10 leaves no
@@ -60,8 +61,7 @@ def check_gradients(
     x, t : array
         A batch, or one sample, and targets. A few samples find a fault as well as many.
     method : {"difference", "batched", "loop"}
-        How the numerical gradient is computed. ``"difference"`` needs layers that have one; the
-        others need only ``forward``.
+        How the numerical gradient is computed, as in `Network.numerical_gradient`.
     h : float, optional
         Step. By default for ``"difference"``, which a small step costs no digits, 1e-10 divided by
         the largest input of a layer if that is above 1; 1e-5 for the others.
@@ -237,7 +237,7 @@ def _fused_gradient(network: Network, x: Array, t: Array) -> tuple[Array, dict[s
     if labels is None or not replaceable(network):
         raise ArgumentError("fused", "is True, but this network trains by its layers")
     n = x.shape[0]
-    way = FusedGradient(network, x, labels, n)
+    way = FusedGradient(network, x, labels, n, compiled_parts(x, n, network.sizes))
     loss = way(namespace_of(x).arange(n, device=device(x)))
     return loss, way.grads
 

@@ -28,6 +28,7 @@ from dlfs_gpu._validation import ArgumentError, Array, as_float, check_fraction,
 from dlfs_gpu.differences.logistic import logistic_difference, logistic_saved
 from dlfs_gpu.functions import relu, sigmoid, sigmoid_grad
 from dlfs_gpu.kernels.host import has_loop
+from dlfs_gpu.losses import SoftmaxWithLoss as SoftmaxWithLoss  # where the book has it
 
 
 def _entry(owner: str, name: str) -> Any:

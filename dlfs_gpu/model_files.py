@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from dlfs_gpu._archive import read_archive, write_archive
 from dlfs_gpu._validation import ArgumentError, check_finite
 from dlfs_gpu.backend import Backend, get_backend
+from dlfs_gpu.files.archive import read_archive, write_archive
 from dlfs_gpu.models import MultiLayerNet
 
 _KIND = "dlfs_gpu network"

@@ -21,9 +21,8 @@ from dlfs_gpu._validation import (
     namespace_of,
 )
 from dlfs_gpu.backend import get_backend, memory_budget, run_in_chunks
-from dlfs_gpu.differences.launched import loss_and_differences
-from dlfs_gpu.gradient import GradientMethod as GradientMethod
-from dlfs_gpu.loss_differences import differences_by_arrays, evaluated_differences
+from dlfs_gpu.differences.network_loss import evaluated_differences, network_differences
+from dlfs_gpu.gradient import GradientMethod
 from dlfs_gpu.losses import SoftmaxWithLoss
 from dlfs_gpu.parameters import Parameters, check_together, has_weights, lasting
 from dlfs_gpu.processes import ALONE, Processes
@@ -256,19 +255,8 @@ class Network:
         threads: int | None = None,
         processes: Processes = ALONE,
     ) -> tuple[Array, dict[str, Array]]:
-        """Return loss and ``"difference"`` gradient, for arrays that `_check` has seen.
-
-        CUDA kernels do it for the networks that they take, in a process alone.
-        """
-
-        def by_arrays(x: Array, t: Array) -> tuple[Array, list[dict[str, Array]]]:
-            return differences_by_arrays(self, x, t, h, max_memory, threads, processes)
-
-        result = None
-        if processes.comm is None:
-            layers, loss_layer = self.layers, self.loss_layer
-            result = loss_and_differences(layers, loss_layer, x, t, h, max_memory, by_arrays)
-        loss, gradients = result or by_arrays(x, t)
+        """Return loss and ``"difference"`` gradient, for arrays that `_check` has seen."""
+        loss, gradients = network_differences(self, x, t, h, max_memory, threads, processes)
         return self._loss_with_decay(loss), self._with_decay(self.params.collect(gradients))
 
     def _with_decay(self, grads: dict[str, Array]) -> dict[str, Array]:

@@ -183,12 +183,16 @@ class Adam(_Optimizer):
 
     def _step(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
         m, v = self._zeros("m", params), self._zeros("v", params)
-        self.iter += 1
-        lr = self.lr * math.sqrt(1 - self.beta2**self.iter) / (1 - self.beta1**self.iter)
+        lr = self._next_rate()
         for key, grad in grads.items():
             m[key] += (1 - self.beta1) * (grad - m[key])
             v[key] += (1 - self.beta2) * (grad * grad - v[key])
             params[key] -= lr * m[key] / (_sqrt(v[key]) + EPSILON)
+
+    def _next_rate(self) -> float:
+        """Count a step, and return its learning rate, corrected for the start."""
+        self.iter += 1
+        return self.lr * math.sqrt(1 - self.beta2**self.iter) / (1 - self.beta1**self.iter)
 
 
 OPTIMIZERS: dict[str, type[_Optimizer]] = {
@@ -219,6 +223,11 @@ def make_optimizer(optimizer: str | Optimizer, **params: Any) -> Optimizer:
             )
         return optimizer
     return OPTIMIZERS[check_choice("optimizer", optimizer, OPTIMIZERS)](**params)
+
+
+def is_plain_sgd(optimizer: Any) -> bool:
+    """Say whether an optimizer does nothing but add the gradient times −lr."""
+    return type(optimizer) is SGD and "update" not in vars(optimizer)
 
 
 def _shapes(arrays: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:

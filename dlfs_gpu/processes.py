@@ -27,9 +27,10 @@ import numpy as np
 from array_api_compat import is_cupy_array
 
 from dlfs_gpu._validation import ArgumentError, Array, check_choice, namespace_of
-from dlfs_gpu._versions import versions
-from dlfs_gpu.backend import cpu_cores, one_blas_thread, run_in_chunks, to_numpy
+from dlfs_gpu.backend import run_in_chunks, to_numpy
 from dlfs_gpu.kernels import kernels_mode
+from dlfs_gpu.machine.threads import cpu_cores, one_blas_thread
+from dlfs_gpu.machine.versions import versions
 
 _Result = TypeVar("_Result")
 
@@ -68,8 +69,8 @@ class Processes:
                     f"is {comm!r}; it must be an mpi4py communicator, such as MPI.COMM_WORLD",
                 )
             self.rank, self.size = comm.Get_rank(), comm.Get_size()
-            if self.size > 1 and sys.excepthook is not _hook:
-                _install_hook()
+            if self.size > 1:
+                _end_all_on_errors()
 
     def threads(self) -> AbstractContextManager[None]:
         """Return a context in which BLAS has one thread in each process, if there may be several.
@@ -195,7 +196,7 @@ class Processes:
         """
         if self.size == 1:
             return
-        own = {f"version of {name}": version for name, version in _versions().items()}
+        own = {f"version of {name}": version for name, version in versions().items()}
         own["kernels"] = kernels_mode()
         own |= {name: _digest(thing) for name, thing in things.items()}
         digests = self.comm.allgather(own)
@@ -279,18 +280,16 @@ def end_all(report: Callable[[], object], status: int) -> None:
         mpi.COMM_WORLD.Abort(status)
 
 
-def _hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Show an exception that nobody has caught, and end all processes."""
-    status = 128 + signal.SIGINT if issubclass(kind, KeyboardInterrupt) else 1
-    end_all(lambda: _previous_hook(kind, error, trace), status)
+@functools.cache
+def _end_all_on_errors() -> None:
+    """Have an exception that nobody catches end all processes, once it is shown."""
+    show = sys.excepthook
 
+    def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        status = 128 + signal.SIGINT if issubclass(kind, KeyboardInterrupt) else 1
+        end_all(lambda: show(kind, error, trace), status)
 
-_previous_hook = sys.excepthook
-
-
-def _install_hook() -> None:
-    global _previous_hook
-    _previous_hook, sys.excepthook = sys.excepthook, _hook
+    sys.excepthook = hook
 
 
 @functools.cache
@@ -314,9 +313,6 @@ def _buffer(x: Array) -> tuple[Any, Array]:
         cupy.cuda.get_current_stream().synchronize()
         return cupy, direct
     return np, np.ascontiguousarray(to_numpy(x))
-
-
-_versions = functools.cache(versions)
 
 
 def _digest(thing: Any) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import dlfs_gpu as d
-from dlfs_gpu import cli, processes
+from dlfs_gpu import backend, cli, processes
 from dlfs_gpu.cli import resume
 from dlfs_gpu.kernels import use_kernels
 from dlfs_gpu.layers import Affine, Identity, Sigmoid
@@ -102,6 +102,14 @@ def checks(comm: Any = None) -> dict[str, Any]:
     return {"report": str(report), "ok": bool(report.ok)}
 
 
+def batched(comm: Any = None) -> str:
+    """Return a digest of a gradient by ``"batched"``, of processes that have unlike memory free."""
+    if comm is not None:
+        vars(backend)["_host_budget"] = lambda: 20_000 * (1 + comm.rank)
+    network = d.TwoLayerNet(5, 7, 3, seed=0, backend="numpy")
+    return digest(network.numerical_gradient(*data(5, 3), method="batched", comm=comm))
+
+
 def differing(comm: Any) -> dict[str, str]:
     """Return what is said when one process is told something else."""
     network = MultiLayerNet(4, [3], 2, seed=0, dropout_ratio=0.5, backend="numpy")
@@ -132,7 +140,7 @@ def differing(comm: Any) -> dict[str, str]:
     with use_kernels(("auto", "off")[comm.rank]):
         attempt("kernels")
     if comm.rank == 1:
-        vars(processes)["_versions"] = lambda: {"numpy": "1.0"}
+        vars(processes)["versions"] = lambda: {"numpy": "1.0"}
     attempt("versions")
     everywhere = comm.allgather(found)
     assert all(other == found for other in everywhere)
@@ -144,7 +152,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "odd batch": {"mini_batch_size": 13, "optimizer": "momentum"},
     "few samples": {"mini_batch_size": 5, "optimizer": "adam"},
     "large batch": {"mini_batch_size": 2600, "iterations": 2},
-    "layers": {"weight_decay_lambda": 0.1, "optimizer": "adam"},
+    "weight decay": {"weight_decay_lambda": 0.1, "optimizer": "adam"},
     "dropout": {"dropout_ratio": 0.3, "optimizer": "adam"},
     "early stopping": {"mini_batch_size": 900, "patience": 2, "optimizer_param": {"lr": 9.0}},
     "difference": {"gradient": "difference", "dropout_ratio": 0.3},

@@ -8,7 +8,7 @@ import pytest
 import safetensors.numpy
 
 from dlfs_gpu import DataError
-from dlfs_gpu._archive import _TYPES, read_archive, write_archive
+from dlfs_gpu.files.archive import _TYPES, read_archive, write_archive
 
 KIND = "dlfs_gpu test"
 

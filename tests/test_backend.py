@@ -26,10 +26,8 @@ from dlfs_gpu._validation import array_namespace, namespace_of
 from dlfs_gpu.backend import (
     Backend,
     BackendError,
-    cpu_cores,
     get_backend,
     memory_budget,
-    one_blas_thread,
     run_in_chunks,
     use_backend,
 )
@@ -367,42 +365,6 @@ class TestArrays:
         with pytest.raises(TypeError, match=r"x is a cupy.ndarray: .* cupy.asnumpy\(x\)"):
             get_backend("numpy").asarray(x)
         np.testing.assert_array_equal(get_backend("numpy").to_numpy(x), [1, 2])
-
-
-class TestProcessor:
-    def test_cores_are_those_that_the_process_may_use(self) -> None:
-        assert 1 <= cpu_cores() <= (os.cpu_count() or 1)
-
-    @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux can restrict them")
-    def test_cores_of_a_restricted_process(self) -> None:
-        before = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {min(before)})
-        try:
-            assert cpu_cores() == 1
-        finally:
-            os.sched_setaffinity(0, before)
-        assert cpu_cores() == len(before)
-
-    def test_one_blas_thread(self) -> None:
-        from threadpoolctl import threadpool_info, threadpool_limits
-
-        def threads() -> set[int]:
-            return {
-                library["num_threads"]
-                for library in threadpool_info()
-                if library["user_api"] == "blas"
-            }
-
-        # Another test may have loaded a library since.
-        module._blas_controller.cache_clear()
-        with threadpool_limits(limits=2, user_api="blas"):
-            before = threads()
-            with one_blas_thread:
-                assert threads() == {1}
-                with pytest.raises(ZeroDivisionError), one_blas_thread:
-                    _ = 1 / 0
-                assert threads() == {1}
-            assert threads() == before
 
 
 class TestNamespace:

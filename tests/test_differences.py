@@ -268,6 +268,18 @@ def test_exact_in_float32(
         assert error_of_the_loop(network, *batch, exact) > 0.05
 
 
+@pytest.mark.parametrize("hidden", [[20], [20, 20]])
+def test_changes_and_divisor_are_of_the_same_step(hidden: list[int]) -> None:
+    """Of that in float32, from which this h is half a unit away: so would slopes be."""
+    h = 2.0**-13 * (1 + 0.49 * 2.0**-23)
+    rng = np.random.default_rng(0)
+    x, t = rng.random((50, 30)), rng.integers(0, 5, 50)
+    network = MultiLayerNet(30, hidden, 5, "tanh", "xavier", seed=0, backend="numpy")
+    rounded = network.numerical_gradient(x, t, float(np.float32(h)))
+    for key, gradient in network.numerical_gradient(x, t, h).items():
+        np.testing.assert_array_equal(gradient, rounded[key])
+
+
 # Threads and memory
 
 

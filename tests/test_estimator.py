@@ -78,7 +78,7 @@ def test_scikit_learn_is_imported_when_an_estimator_is_asked_for() -> None:
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match="Perceptron"):
-        _ = dlfs_gpu.Perceptron
+        getattr(dlfs_gpu, "Perceptron")  # noqa: B009 - type checkers know better
 
 
 def test_default_settings_read_digits() -> None:
@@ -107,6 +107,7 @@ def test_an_epoch_is_that_of_mlp_classifier(activation: str, theirs: str) -> Non
     np.testing.assert_array_equal(own.predict(X), peer.predict(X))
     assert own.out_activation_ == peer.out_activation_
     assert own.n_layers_ == peer.n_layers_
+    assert own.loss_ == pytest.approx(peer.loss_, rel=1e-8)
     assert own.n_iter_ == 2
 
 
@@ -123,6 +124,7 @@ def test_an_epoch_is_that_of_mlp_regressor() -> None:
     same_weights(peer, own)
     np.testing.assert_allclose(own.predict(X[:, :2]), peer.predict(X[:, :2]), rtol=1e-8)
     assert own.out_activation_ == peer.out_activation_
+    assert own.loss_ == pytest.approx(2 * peer.loss_, rel=1e-8)
 
 
 def copy_weights(source: Any, target: Any) -> None:
@@ -358,6 +360,18 @@ def test_grid_search_in_other_processes() -> None:
 def test_calibration() -> None:
     calibrated = CalibratedClassifierCV(NetworkClassifier(random_state=0), cv=3).fit(X, Y)
     assert calibrated.score(X, Y) > 0.9
+
+
+@pytest.mark.skipif(
+    tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 8),
+    reason="it calibrates NumPy arrays alone",
+)
+def test_calibration_of_arrays_of_other_libraries(dispatch: None) -> None:
+    x, y = array_api_strict.asarray(X), array_api_strict.asarray(Y)
+    estimator = NetworkClassifier(random_state=0, learning_rate_init=0.02)
+    calibrated = CalibratedClassifierCV(estimator, method="temperature", cv=3).fit(x, y)
+    assert isinstance(calibrated.predict_proba(x), type(x))
+    assert calibrated.score(x, y) > 0.9
 
 
 def test_regression_with_several_outputs() -> None:

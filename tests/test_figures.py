@@ -105,6 +105,14 @@ def test_a_curve_on_another_lets_it_show_through() -> None:
     assert (below.get_linestyle(), above.get_linestyle()) == ("-", "--")
 
 
+def test_curves_are_smooth_and_steps_upright() -> None:
+    (logarithm,) = plots("losses")["ln-x"].draw().axes[0].lines
+    heights = np.asarray(logarithm.get_ydata())
+    assert np.abs(np.diff(heights)).max() < 0.01 * np.ptp(heights)
+    staircase = plots("losses")["accuracy-against-loss"].draw().axes[0].lines[0].get_xydata()
+    assert np.diff(np.asarray(staircase)[:, 0]).max() < 0.005 * np.ptp(staircase[:, 0])
+
+
 def test_descent_path_has_the_chapters_limits() -> None:
     axes = plots("descent")["descent-path"].draw().axes[0]
     assert (axes.get_xlim(), axes.get_ylim()) == ((-3.5, 3.5), (-4.5, 4.5))

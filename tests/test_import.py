@@ -1,10 +1,10 @@
-"""What importing the package costs, and what it gives."""
+"""What importing the package costs, what it gives, and that its modules import one way."""
 
 import ast
-import importlib
 import json
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import dlfs_gpu
@@ -16,7 +16,7 @@ import json, sys, time
 start = time.perf_counter()
 import dlfs_gpu
 assert "numpy" not in sys.modules
-for name in set(dlfs_gpu.__all__) - {"NetworkClassifier", "NetworkRegressor"}:
+for name in set(dir(dlfs_gpu)) - {"NetworkClassifier", "NetworkRegressor"}:
     getattr(dlfs_gpu, name)
 seconds = time.perf_counter() - start
 print(json.dumps({"seconds": seconds, "names": dir(dlfs_gpu), "modules": sorted(sys.modules)}))
@@ -32,14 +32,39 @@ def test_nothing_heavy_is_imported() -> None:
     assert HEAVY.isdisjoint(report["modules"])
 
 
-def test_names_are_what_type_checkers_are_told() -> None:
-    tree = ast.parse(Path(dlfs_gpu.__file__).read_text())
-    told = {
-        alias.name: node.module
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module and "dlfs_gpu" in node.module
-        for alias in node.names
+def test_all_names_can_be_imported() -> None:
+    names: dict[str, object] = {}
+    exec("from dlfs_gpu import *", names)
+    assert {"Trainer", "numerical_gradient", "NetworkClassifier"} < names.keys()
+    assert set(dir(dlfs_gpu)) < names.keys()
+
+
+def imported(path: Path) -> set[str]:
+    """Names that a module imports, also in functions and for type checkers."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names
+
+
+def test_modules_import_one_way() -> None:
+    """A circle is a CycleError, which names the modules."""
+    folder = Path(dlfs_gpu.__file__).parent
+    modules = {
+        ".".join(path.relative_to(folder.parent).with_suffix("").parts): path
+        for path in folder.rglob("*.py")
     }
-    assert sorted(told) == sorted(dlfs_gpu.__all__)
-    for name, module in told.items():
-        assert getattr(dlfs_gpu, name) is getattr(importlib.import_module(module), name)
+    modules = {name.removesuffix(".__init__"): path for name, path in modules.items()}
+    graph = {}
+    for name, path in modules.items():
+        names = imported(path)
+        # What holds a module is imported before it, but by what it holds itself.
+        names |= {other.rpartition(".")[0] for other in names}
+        graph[name] = {
+            other for other in names & modules.keys() if not f"{name}.".startswith(f"{other}.")
+        }
+    assert "dlfs_gpu.gradient" in graph["dlfs_gpu.network"]
+    TopologicalSorter(graph).prepare()

@@ -287,6 +287,18 @@ def test_soft_targets_near_the_predictions_lose_no_digits(gap: float) -> None:
     np.testing.assert_allclose(change[0, 0], exact(SoftmaxWithLoss, *lists), rtol=3e-6)
 
 
+@pytest.mark.parametrize("kind", [SumSquaredError, MeanSquaredError])
+def test_even_parts_of_squared_errors_lose_no_digits(kind: Any) -> None:
+    """Of L(x + d) − L(x − d) nothing is left but 2·d·(x − t), times 2/C for the mean."""
+    rng = np.random.default_rng(0)
+    loss, error = kind(), 1e-8 * rng.standard_normal((N, C)).astype(np.float32)
+    loss.forward(error, np.zeros_like(error))
+    d = rng.standard_normal((N, C, 3)).astype(np.float32)
+    change = loss.column_difference(d, -d, *loss.column_saved())
+    expected = 2.0 * d * error[..., None] * (1.0 if kind is SumSquaredError else 2 / C)
+    np.testing.assert_allclose(change, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_changes_that_turn_an_answer_round(dtype: str) -> None:
     # The class that had all the probability loses it: 1 + Σ y·expm1(d) alone has no digit left.

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dlfs_gpu import MultiLayerNet, _memory, backend
-from dlfs_gpu._memory import free_host_memory
+from dlfs_gpu import MultiLayerNet, backend
 from dlfs_gpu.losses import SoftmaxWithLoss
+from dlfs_gpu.machine import memory
+from dlfs_gpu.machine.memory import free_host_memory
 from dlfs_gpu.processes import ALONE
 from dlfs_gpu.training import Trainer
 from dlfs_gpu.training.sharing import mean_loss
@@ -29,8 +30,8 @@ def group(folder: Path, **files: object) -> None:
 @pytest.fixture
 def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty tree of control groups; the process is in the group a/b of it."""
-    monkeypatch.setattr(_memory, "_GROUP_FILES", tmp_path)
-    monkeypatch.setattr(_memory, "_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(memory, "_GROUP_FILES", tmp_path)
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path / "own")
     (tmp_path / "own").write_text("9:name=systemd:/\n4:memory:/a/b\n1:cpu:/a\n0::/a/b\n")
     return tmp_path
 

@@ -10,6 +10,7 @@ import pytest
 from errors import refused
 
 import dlfs_gpu
+from dlfs_gpu.layers import SoftmaxWithLoss
 
 # The book's argument names, in its order; what the project adds comes after, by keyword only
 # but for TwoLayerNet's and MultiLayerNet's further defaults.
@@ -62,9 +63,7 @@ def test_arguments_come_in_the_books_order(name: str) -> None:
     assert len(parameters) >= len(SIGNATURES[name].split())
 
 
-def test_everything_exported_exists() -> None:
-    for name in dlfs_gpu.__all__:
-        assert getattr(dlfs_gpu, name) is not None
+def test_the_books_name_of_simple_net() -> None:
     assert dlfs_gpu.simpleNet is dlfs_gpu.SimpleNet
 
 
@@ -100,7 +99,7 @@ def test_layers_as_the_book_chains_them() -> None:
         dlfs_gpu.Relu(),
         dlfs_gpu.Affine(rng.standard_normal((6, 3)), np.zeros(3)),
     ]
-    last = dlfs_gpu.SoftmaxWithLoss()
+    last = SoftmaxWithLoss()
     out = x
     for layer in layers:
         out = layer.forward(out)
@@ -160,3 +159,41 @@ def test_faults_of_the_book_are_not_repeated() -> None:
     last = dlfs_gpu.SoftmaxWithLoss()
     last.forward(np.array([[1.0, 2.0]]), np.array([0]))
     np.testing.assert_allclose(last.backward(3), 3 * last.backward(1))
+
+
+def test_what_users_call_of_a_network() -> None:
+    methods = "scores predict loss accuracy gradient loss_and_gradient numerical_gradient"
+    known = {*methods.split(), "freeze_dropout", "params", "sizes", "dtype"}
+    assert {name for name in dir(dlfs_gpu.Network) if not name.startswith("_")} == known
+
+
+X, T = np.ones((4, 3)), np.array([0, 1, 0, 1])
+NET = dlfs_gpu.TwoLayerNet(3, 2, 2, seed=0, dtype="float64", backend="numpy")
+COUNTS: dict[str, Any] = {
+    "epochs": lambda n: dlfs_gpu.Trainer(NET, X, T, mini_batch_size=2, epochs=n),
+    "iterations": lambda n: dlfs_gpu.Trainer(NET, X, T, mini_batch_size=2, iterations=n),
+    "mini_batch_size": lambda n: dlfs_gpu.Trainer(NET, X, T, mini_batch_size=n),
+    "patience": lambda n: dlfs_gpu.Trainer(
+        NET, X, T, mini_batch_size=2, x_val=X, t_val=T, patience=n
+    ),
+    "evaluate_sample_num_per_epoch": lambda n: dlfs_gpu.Trainer(
+        NET, X, T, mini_batch_size=2, evaluate_sample_num_per_epoch=n
+    ),
+    "input_size": lambda n: dlfs_gpu.TwoLayerNet(n, 2, 2),
+    "hidden_size": lambda n: dlfs_gpu.TwoLayerNet(3, n, 2),
+    "output_size": lambda n: dlfs_gpu.TwoLayerNet(3, 2, n),
+    "hidden_size_list": lambda n: dlfs_gpu.MultiLayerNet(3, [n], 2),
+    "num_classes": lambda n: dlfs_gpu.one_hot(np.zeros(1, int), n),
+    "size": lambda n: dlfs_gpu.MinibatchSampler(n, 1),
+    "count": lambda n: dlfs_gpu.MinibatchSampler(4, 1).draw(n),
+    "step_num": lambda n: dlfs_gpu.gradient_descent(dlfs_gpu.function_2, np.ones(2), step_num=n),
+    "threads": lambda n: NET.numerical_gradient(X, T, threads=n),
+    "max_memory": lambda n: NET.numerical_gradient(X, T, max_memory=n),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("value", [True, np.True_, 2.5, 2.0, -1, "3"])
+def test_counts_are_checked_alike(name: str, value: Any) -> None:
+    with refused(name):
+        COUNTS[name](value)

@@ -23,9 +23,9 @@ import pytest
 from test_cli import QUICK, write_flowers
 
 from dlfs_gpu import ArgumentError, TwoLayerNet, check_gradients, numerical_gradient, processes
-from dlfs_gpu.backend import one_blas_thread
 from dlfs_gpu.cli.resume import CHECKPOINT
 from dlfs_gpu.cli.train import RESULTS
+from dlfs_gpu.machine.threads import one_blas_thread
 from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.optimizers import SGD, Adam
 from dlfs_gpu.processes import Processes, world
@@ -56,6 +56,9 @@ class TestNumericalGradients:
         found = results(2, "checks", tmp_path)
         assert found == mpi_programs.checks()
         assert found["ok"]
+
+    def test_free_memory_may_differ(self, tmp_path: Path) -> None:
+        assert results(2, "batched", tmp_path) == mpi_programs.batched()
 
     def test_arguments_that_differ_are_named_on_all(self, tmp_path: Path) -> None:
         found = results(2, "differing", tmp_path)
@@ -158,9 +161,9 @@ def test_kernels_of_a_process_alone_are_left_to_it(monkeypatch: pytest.MonkeyPat
     x, t = mpi_programs.data(4, 2)
     network = TwoLayerNet(4, 3, 2, seed=0, dtype="float64", backend="numpy")
     expected = network.numerical_gradient(x, t)
-    monkeypatch.setattr("dlfs_gpu.network.loss_and_differences", taken)
+    monkeypatch.setattr("dlfs_gpu.differences.network_loss.loss_and_differences", taken)
     monkeypatch.setattr("dlfs_gpu.training.update.is_cupy_array", lambda x: True)
-    monkeypatch.setattr("dlfs_gpu.training.update.updates_by_kernel", taken)
+    monkeypatch.setattr("dlfs_gpu.training.update.Launcher", taken)
     one = Processes()
     one.comm = object()
     _, grads = network._loss_and_differences(x, t, threads=1, processes=one)

@@ -145,7 +145,6 @@ def no_bias() -> Network:
 @pytest.mark.parametrize(
     ("network", "targets"),
     [
-        (stack(NUMPY64, weight_decay_lambda=0.1), "labels"),
         (stack(NUMPY64), "weights"),
         (no_bias(), "labels"),
         (stack(NUMPY64, loss=SumSquaredError()), "one-hot"),
@@ -156,7 +155,7 @@ def no_bias() -> Network:
             "labels",
         ),
     ],
-    ids=["weight decay", "targets that sum to anything", "no bias", "another loss", "dropout"],
+    ids=["targets that sum to anything", "no bias", "another loss", "dropout"],
 )
 def test_what_has_no_buffers_goes_by_the_layers(network: Network, targets: str) -> None:
     network.freeze_dropout()
@@ -181,16 +180,17 @@ def test_every_optimizer(lib: Library, name: str) -> None:
         assert_close(lib, param, expected.params[key], 2000 * lib.eps)
 
 
-def test_weight_decay_may_come_later() -> None:
-    network, expected = stack(NUMPY64), stack(NUMPY64)
-    data = samples(NUMPY64)
-    update, reference = (
-        Update(network, SGD(0.3), *data, BATCH),
-        by_layers(expected, SGD(0.3), *data),
-    )
-    for decay, rows in zip((0.0, 0.1), minibatches(NUMPY64, 2), strict=True):
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+def test_weight_decay_may_come_and_go(lib: Library, optimizer: str) -> None:
+    network, expected = stack(lib), stack(lib)
+    data = samples(lib)
+    update = Update(network, make_optimizer(optimizer), *data, BATCH)
+    reference = by_layers(expected, make_optimizer(optimizer), *data)
+    for decay, rows in zip((0.0, 0.1, 0.3, 0.0), minibatches(lib, 4), strict=True):
         network.weight_decay_lambda = expected.weight_decay_lambda = decay
-        np.testing.assert_allclose(update(rows), reference(rows), 1e-12)
+        assert_close(lib, update(rows), reference(rows), 100 * lib.eps)
+    for key, param in network.params.items():
+        assert_close(lib, param, expected.params[key], 1000 * lib.eps)
 
 
 @pytest.mark.parametrize("gradient", ["difference", "batched", "loop"])

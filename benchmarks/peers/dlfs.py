@@ -9,6 +9,7 @@ import numpy as np
 from benchmarks.work import Array, Do, Job, Work
 from dlfs_gpu.backend import Backend, get_backend
 from dlfs_gpu.gradient import numerical_gradient
+from dlfs_gpu.kernels import use_kernels
 from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.optimizers import SGD
 from dlfs_gpu.training.update import Update
@@ -24,6 +25,17 @@ def training(work: Work, gpu: bool) -> Do:
         with update.threads():
             losses = list(update.run(backend.asarray(job)))
         return backend.to_numpy(backend.xp.concat(losses))
+
+    return do
+
+
+def array_training(work: Work, gpu: bool) -> Do:
+    """`training`, by array operations alone."""
+    with_kernels = training(work, gpu)
+
+    def do(job: Job) -> Array:
+        with use_kernels("off"):
+            return with_kernels(job)
 
     return do
 

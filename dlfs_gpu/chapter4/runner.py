@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dlfs_gpu._files import output_folder, whole_results
 from dlfs_gpu._validation import ArgumentError, check_choice
 from dlfs_gpu.backend import Backend, get_backend
 from dlfs_gpu.chapter4.model import Check, Plot, Report, Section
@@ -21,6 +20,7 @@ from dlfs_gpu.chapter4.sections.gradients import derivatives, descent, gradients
 from dlfs_gpu.chapter4.sections.losses import losses
 from dlfs_gpu.chapter4.sections.networks import networks, training
 from dlfs_gpu.chapter4.sections.slides import slides
+from dlfs_gpu.files import output_folder, whole_results
 
 SECTIONS: dict[str, Callable[..., Section]] = {
     "losses": losses,

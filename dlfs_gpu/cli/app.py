@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from dlfs_gpu._versions import version_of
 from dlfs_gpu.cli.chapter4 import chapter4
 from dlfs_gpu.cli.errors import Command
 from dlfs_gpu.cli.gradcheck import gradcheck
 from dlfs_gpu.cli.info import info
 from dlfs_gpu.cli.predict import predict
 from dlfs_gpu.cli.train import train
+from dlfs_gpu.machine.versions import versions
 
 app = typer.Typer(
     add_completion=False,
@@ -26,7 +26,7 @@ for _command in (info, train, gradcheck, predict, chapter4):
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"dlfs-gpu {version_of('dlfs-gpu')}")
+        typer.echo(f"dlfs-gpu {versions()['dlfs-gpu']}")
         raise typer.Exit
 
 

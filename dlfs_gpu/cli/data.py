@@ -4,29 +4,14 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import NamedTuple
 
-from dlfs_gpu._validation import ArgumentError, Array
+from dlfs_gpu._validation import ArgumentError
 from dlfs_gpu.backend import Backend
 from dlfs_gpu.cli.settings import NetworkSettings, PredictionSettings
 from dlfs_gpu.data import load_csv, load_digits, load_fashion_mnist, load_mnist
-from dlfs_gpu.data.splits import Splits
+from dlfs_gpu.data.splits import DataSet, Splits
 
 BUILT_IN = ("digits", "mnist", "fashion-mnist")
-
-
-class Data(NamedTuple):
-    """A data set on a backend: `x` of shape (N, I), and int64 labels `t` of shape (N,).
-
-    ``classes[t]`` is what the data call a label; `features` names the columns of CSV files.
-    """
-
-    x_train: Array
-    t_train: Array
-    x_test: Array
-    t_test: Array
-    classes: tuple[int, ...] | tuple[str, ...]
-    features: tuple[str, ...] = ()
 
 
 def is_csv(name: str) -> bool:
@@ -48,7 +33,9 @@ def check_data_settings(name: str, settings: NetworkSettings | PredictionSetting
             raise ArgumentError(field.name, f"is {value}, for which --data {name} has no use")
 
 
-def load_data(settings: NetworkSettings, backend: Backend, test_data: Path | None = None) -> Data:
+def load_data(
+    settings: NetworkSettings, backend: Backend, test_data: Path | None = None
+) -> DataSet:
     """Load data to train on and to test on.
 
     Raises
@@ -62,11 +49,9 @@ def load_data(settings: NetworkSettings, backend: Backend, test_data: Path | Non
     check_data_settings(name, settings)
     if not is_csv(name):
         train, test = load_splits(name, settings.data_dir, backend)
-        return Data(*train, *test, tuple(range(10)))
+        return DataSet(*train, *test, tuple(range(10)))
     column, scale = settings.label_column, settings.scale
-    table = load_csv(name, test_data, label_column=column, scale=scale, backend=backend)
-    parts = (table.x_train, table.t_train, table.x_test, table.t_test)
-    return Data(*parts, table.classes, table.features)
+    return load_csv(name, test_data, label_column=column, scale=scale, backend=backend)
 
 
 def load_splits(name: str, data_dir: Path | None, backend: Backend) -> Splits:

@@ -6,10 +6,10 @@ import platform
 
 import typer
 
-from dlfs_gpu._versions import versions
 from dlfs_gpu.backend import Backend, get_backend
 from dlfs_gpu.cli.settings import BackendOption
 from dlfs_gpu.kernels import kernels_mode, report
+from dlfs_gpu.machine.versions import versions
 from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.training import Trainer
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dlfs_gpu._validation import ArgumentError
 from dlfs_gpu.backend import Backend
-from dlfs_gpu.cli.data import Data
 from dlfs_gpu.cli.settings import NetworkSettings
+from dlfs_gpu.data import DataSet
 from dlfs_gpu.models import MultiLayerNet
 
 # Layers of this size lie beyond any memory, but not beyond the integers that count bytes.
 _LARGEST_LAYER = 10**9
 
 
-def make_network(settings: NetworkSettings, data: Data, backend: Backend) -> MultiLayerNet:
+def make_network(settings: NetworkSettings, data: DataSet, backend: Backend) -> MultiLayerNet:
     """Return a new network for the data; with one sigmoid layer, that of the chapter.
 
     Raises
@@ -20,7 +20,15 @@ def make_network(settings: NetworkSettings, data: Data, backend: Backend) -> Mul
     ArgumentError
         If a setting is out of range.
     """
-    hidden = parse_sizes(settings.hidden)
+    text = settings.hidden
+    try:
+        hidden = [int(part) for part in text.split(",")] if text.strip() else []
+    except ValueError:
+        raise ArgumentError(
+            "hidden", f"is {text!r}; it must be whole numbers with commas between, such as 512,512"
+        ) from None
+    if max(hidden, default=0) > _LARGEST_LAYER:
+        raise ArgumentError("hidden", f"is {text!r}; a layer can have {_LARGEST_LAYER:,} units")
     weight_init_std: float | str = "relu" if settings.activation == "relu" else "sigmoid"
     if len(hidden) == 1 and settings.activation == "sigmoid":
         weight_init_std = 0.01
@@ -36,22 +44,3 @@ def make_network(settings: NetworkSettings, data: Data, backend: Backend) -> Mul
         dtype=settings.dtype,
         backend=backend,
     )
-
-
-def parse_sizes(text: str) -> list[int]:
-    """Return the sizes in a text such as ``512,512``; none in an empty one.
-
-    Raises
-    ------
-    ArgumentError
-        If it is anything else.
-    """
-    try:
-        sizes = [int(part) for part in text.split(",")] if text.strip() else []
-    except ValueError:
-        raise ArgumentError(
-            "hidden", f"is {text!r}; it must be whole numbers with commas between, such as 512,512"
-        ) from None
-    if max(sizes, default=0) > _LARGEST_LAYER:
-        raise ArgumentError("hidden", f"is {text!r}; a layer can have {_LARGEST_LAYER:,} units")
-    return sizes

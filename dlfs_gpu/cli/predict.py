@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import typer
 
-from dlfs_gpu._files import whole_file
 from dlfs_gpu._validation import ArgumentError, Array, DataError, namespace_of
 from dlfs_gpu.backend import Backend, get_backend
 from dlfs_gpu.cli.data import BUILT_IN, check_data_settings, is_csv, load_splits
 from dlfs_gpu.cli.results import check_folder
 from dlfs_gpu.cli.settings import PredictionSettings, command_with
 from dlfs_gpu.data.csv import read_table
+from dlfs_gpu.files import whole_file
 from dlfs_gpu.model_files import Model, load_model
 
 _PREDICTIONS = "predictions.csv"
@@ -26,8 +26,8 @@ _PREDICTIONS = "predictions.csv"
 def predict(settings: PredictionSettings, given: frozenset[str]) -> None:
     """Answer for data with a trained network.
 
-    Prints the share of right answers, or, of data without labels, the answers, and writes the
-    answers to predictions.csv if --out is given.
+    Prints the share of right answers, or, where the data have no labels, the answers. With --out,
+    writes the answers to predictions.csv, and prints the share alone.
     """
     backend = get_backend(settings.backend)
     model = load_model(settings.model, backend=backend)

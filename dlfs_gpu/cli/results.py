@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from dlfs_gpu._files import output_folder, whole_results
 from dlfs_gpu._validation import ArgumentError
 from dlfs_gpu.cli.errors import describe
+from dlfs_gpu.files import output_folder, whole_results
 
 
 def check_folder(folder: Path, names: Iterable[str], inputs: Iterable[Path]) -> None:

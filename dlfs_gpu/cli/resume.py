@@ -9,13 +9,13 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from dlfs_gpu._files import whole_results
 from dlfs_gpu._validation import ArgumentError, DataError
 from dlfs_gpu.cli.data import is_csv
 from dlfs_gpu.cli.errors import echo_error
 from dlfs_gpu.cli.lock import FolderLock
 from dlfs_gpu.cli.results import cause_of
 from dlfs_gpu.cli.settings import TrainingSettings
+from dlfs_gpu.files import whole_results
 from dlfs_gpu.training import Trainer
 from dlfs_gpu.training.checkpoint import read_checkpoint
 

@@ -13,8 +13,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 from typer import Option
 
+from dlfs_gpu.gradient import GradientMethod
 from dlfs_gpu.kernels import KernelsMode
-from dlfs_gpu.network import GradientMethod
 from dlfs_gpu.training.update import GradientKind
 
 Settings = TypeVar("Settings")
@@ -72,7 +72,7 @@ KernelsOption = Annotated[
     KernelsMode | None,
     Option(
         "--kernels",
-        help="auto for compiled loops where there are any, off for array operations alone.  "
+        help="auto for compiled kernels where there are any, off for array operations alone.  "
         "[default: DLFS_GPU_KERNELS or auto]",
     ),
 ]
@@ -111,7 +111,7 @@ class NetworkSettings:
     weight_decay_lambda: Annotated[
         float, Option(help="Factor of half the sum of squared weights, a penalty in the loss.")
     ] = 0.0
-    dropout_ratio: Annotated[float, Option(help="Share of hidden units dropped.")] = 0.0
+    dropout_ratio: Annotated[float, Option(help="Share of hidden units dropped in training.")] = 0.0
     kernels: KernelsOption = None
     mpi: Annotated[
         bool, Option("--mpi", help="Share the work with the other processes of mpiexec.")

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import typer
 
-from dlfs_gpu._files import remove_abandoned
 from dlfs_gpu._validation import (
     ArgumentError,
     Array,
@@ -23,7 +22,7 @@ from dlfs_gpu._validation import (
     namespace_of,
 )
 from dlfs_gpu.backend import get_backend
-from dlfs_gpu.cli.data import Data, is_csv, load_data
+from dlfs_gpu.cli.data import is_csv, load_data
 from dlfs_gpu.cli.errors import echo_error
 from dlfs_gpu.cli.lock import FolderLock
 from dlfs_gpu.cli.network import make_network
@@ -31,6 +30,8 @@ from dlfs_gpu.cli.results import cause_of, check_folder, write_results
 from dlfs_gpu.cli.resume import CHECKPOINT, Keeper, is_finished, read_settings
 from dlfs_gpu.cli.settings import TrainingSettings, command_with
 from dlfs_gpu.cli.signals import stop_on_signals
+from dlfs_gpu.data import DataSet
+from dlfs_gpu.files import remove_abandoned
 from dlfs_gpu.kernels import kernels_mode, report, use_kernels
 from dlfs_gpu.model_files import save_model
 from dlfs_gpu.models import MultiLayerNet
@@ -47,7 +48,7 @@ def train(settings: TrainingSettings, given: frozenset[str]) -> None:
     """Train a network on digits, MNIST or a CSV file.
 
     Writes model.safetensors, history.csv, curves.png and summary.json. Ctrl-C, SIGTERM and SIGHUP
-    end it early: the results are written all the same, and the exit status is 128 and the number
+    end it early: the results are written all the same, and the exit status is 128 plus the number
     of the signal, 130 for Ctrl-C. A second one ends it at once. Until it has finished, there is a
     checkpoint.safetensors too, from which --resume goes on, to the same results.
     """
@@ -108,21 +109,12 @@ def _resume(
             return
         backend = get_backend(found.backend)
         data = processes.from_root(lambda: load_data(found, backend, found.test_data))
-        x, t, x_val, t_val = _split(found, data)
+        arrays = _arrays(found, data)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             path = folder / CHECKPOINT
             try:
-                trainer = Trainer.resume(
-                    path,
-                    x,
-                    t,
-                    data.x_test,
-                    data.t_test,
-                    x_val=x_val,
-                    t_val=t_val,
-                    comm=processes.comm,
-                )
+                trainer = Trainer.resume(path, **arrays, comm=processes.comm)
             except ArgumentError as error:
                 raise DataError(f"{path} is of other data: {error}") from error
         if processes.rank == 0:
@@ -134,7 +126,7 @@ def _resume(
 def _run(
     settings: TrainingSettings,
     trainer: Trainer,
-    data: Data,
+    data: DataSet,
     lock: FolderLock,
     processes: Processes,
 ) -> None:
@@ -163,7 +155,7 @@ def _run(
 def _finish(
     settings: TrainingSettings,
     trainer: Trainer,
-    data: Data,
+    data: DataSet,
     lock: FolderLock,
     keeper: Any,
     summary: dict[str, Any],
@@ -199,51 +191,52 @@ def _inputs(settings: TrainingSettings) -> list[Path]:
 
 
 def _trainer(
-    settings: TrainingSettings, data: Data, network: MultiLayerNet, processes: Processes
+    settings: TrainingSettings, data: DataSet, network: MultiLayerNet, processes: Processes
 ) -> Trainer:
     if settings.gradient in ("batched", "loop") and settings.dropout_ratio:
         raise ArgumentError(
             "gradient", f"is {settings.gradient}, which does not go with --dropout-ratio"
         )
-    x, t, x_val, t_val = _split(settings, data)
     return Trainer(
         network,
-        x,
-        t,
-        data.x_test,
-        data.t_test,
+        **_arrays(settings, data),
         mini_batch_size=settings.mini_batch_size,
         optimizer=settings.optimizer,
         optimizer_param={} if settings.lr is None else {"lr": settings.lr},
         iterations=settings.iterations,
         gradient=settings.gradient,
         seed=settings.seed,
-        x_val=x_val,
-        t_val=t_val,
         patience=settings.patience,
         comm=processes.comm,
     )
 
 
-def _split(settings: TrainingSettings, data: Data) -> tuple[Array, Array, Array, Array]:
-    """Return training and validation data; the same samples on every backend."""
+def _arrays(settings: TrainingSettings, data: DataSet) -> dict[str, Array]:
+    """Return what a trainer gets of the data, by its arguments; the same on every backend."""
+    arrays = {
+        "x_train": data.x_train,
+        "t_train": data.t_train,
+        "x_test": data.x_test,
+        "t_test": data.t_test,
+    }
     share = check_fraction("validation_split", settings.validation_split)
     if share == 0:
         if settings.patience is not None:
             raise ArgumentError(
                 "patience", f"is {settings.patience}, which needs --validation-split"
             )
-        return data.x_train, data.t_train, None, None
+        return arrays
     xp = namespace_of(data.x_train)
     n = data.x_train.shape[0]
     order = xp.asarray(np.random.default_rng(settings.seed).permutation(n))
     held = max(1, round(share * n))
     if held == n:
         raise ArgumentError("validation_split", f"is {share}, which leaves nothing to train on")
-    parts = (order[held:], order[:held])
-    x, x_val = (xp.take(data.x_train, part, axis=0) for part in parts)
-    t, t_val = (xp.take(data.t_train, part, axis=0) for part in parts)
-    return x, t, x_val, t_val
+    for kind in "xt":
+        samples = arrays[f"{kind}_train"]
+        arrays[f"{kind}_train"] = xp.take(samples, order[held:], axis=0)
+        arrays[f"{kind}_val"] = xp.take(samples, order[:held], axis=0)
+    return arrays
 
 
 def _summary(settings: TrainingSettings, trainer: Trainer, folder: Path) -> dict[str, Any]:
@@ -272,7 +265,7 @@ def _summary(settings: TrainingSettings, trainer: Trainer, folder: Path) -> dict
 def _write(
     lock: FolderLock,
     settings: TrainingSettings,
-    data: Data,
+    data: DataSet,
     trainer: Trainer,
     summary: dict[str, Any],
 ) -> list[str]:

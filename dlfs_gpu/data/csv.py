@@ -14,17 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlfs_gpu._files import open_regular
 from dlfs_gpu._validation import (
     ArgumentError,
-    Array,
     DataError,
     check_positive,
     first_index,
     is_finite,
 )
 from dlfs_gpu.backend import Backend, get_backend
-from dlfs_gpu.data.splits import stratified_split, to_backend
+from dlfs_gpu.data.splits import DataSet, stratified_split, to_backend
+from dlfs_gpu.files import open_regular
 
 # Where all are integers, reading them so takes a fourth of the time. NumPy before 2.3 cuts off
 # their fractions, and those beyond 64 bits.
@@ -40,30 +39,6 @@ class Table:
     labels: NDArray[Any] | None  # (N,), of int64 or str
 
 
-@dataclass(frozen=True, eq=False)
-class CsvData:
-    """Samples from CSV files.
-
-    Attributes
-    ----------
-    x_train, x_test : array of float32, shape (N, columns)
-        The columns other than the label's, divided by the scale.
-    t_train, t_test : array of int64, shape (N,), or of float32, shape (N, len(classes))
-        Labels counted from 0, one-hot if that was asked for.
-    classes : tuple of int or of str
-        The files' own labels: ``classes[t]`` is what the file says where `t_train` says t.
-    features : tuple of str
-        Names of the columns of `x_train` and `x_test`.
-    """
-
-    x_train: Array
-    t_train: Array
-    x_test: Array
-    t_test: Array
-    classes: tuple[int, ...] | tuple[str, ...]
-    features: tuple[str, ...]
-
-
 def load_csv(
     train: str | os.PathLike[str],
     test: str | os.PathLike[str] | None = None,
@@ -72,7 +47,7 @@ def load_csv(
     scale: float = 1.0,
     one_hot_label: bool = False,
     backend: str | Backend | None = None,
-) -> CsvData:
+) -> DataSet:
     """Load CSV files with a header row, a column of labels, and numbers in all others.
 
     Labels are words, or whole numbers, which may skip some as those of the sign-language alphabet
@@ -131,7 +106,7 @@ def load_csv(
             raise DataError(f"{test} has the label {min(strange)!r}, which {train} has not")
         x_train, t_train = known.x, t_known
         x_test, t_test = unseen.x, np.array([numbers[label] for label in labels])
-    return CsvData(
+    return DataSet(
         *to_backend(chosen, x_train, t_train, len(classes), one_hot_label),
         *to_backend(chosen, x_test, t_test, len(classes), one_hot_label),
         tuple(classes.tolist()),

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dlfs_gpu._files import open_regular
 from dlfs_gpu._validation import DataError
+from dlfs_gpu.files import open_regular
 
 _DEFLATE_LIMIT = 1032
 """More bytes than this cannot come out of one packed byte (zlib's technical details)."""

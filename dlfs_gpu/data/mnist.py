@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dlfs_gpu._files import open_regular
 from dlfs_gpu._validation import Array, DataError
 from dlfs_gpu.backend import Backend, get_backend
 from dlfs_gpu.data.idx import load_idx
 from dlfs_gpu.data.splits import Splits, to_backend
+from dlfs_gpu.files import open_regular
 
 DATA_VARIABLE = "DLFS_GPU_DATA"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,6 +14,29 @@ from dlfs_gpu.functions import one_hot
 
 Splits: TypeAlias = tuple[tuple[Array, Array], tuple[Array, Array]]
 """``(x_train, t_train), (x_test, t_test)``."""
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """Samples to train on and to test on, and what they are called.
+
+    Attributes
+    ----------
+    x_train, x_test : array of float32, shape (N, features)
+    t_train, t_test : array of int64, shape (N,), or of float32, shape (N, len(classes))
+        Labels counted from 0, one-hot if that was asked for.
+    classes : tuple of int or of str
+        The labels of the data themselves: ``classes[t]`` is what they say where `t_train` says t.
+    features : tuple of str
+        Names of the columns of `x_train` and `x_test`; empty for images.
+    """
+
+    x_train: Array
+    t_train: Array
+    x_test: Array
+    t_test: Array
+    classes: tuple[int, ...] | tuple[str, ...]
+    features: tuple[str, ...] = ()
 
 
 def stratified_split(t: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -235,11 +235,11 @@ class Differenced(NDArrayOperatorsMixin):
                 f"{name} would write into a Differenced array, which other arrays may share; "
                 "write x = x + y instead of x += y"
             )
-        rule = rules.by_function(ufunc)
+        rule = rules.by_function.get(ufunc)
         if method == "reduce" and name in _REDUCTIONS:
             kwargs.setdefault("axis", 0)
             name = _REDUCTIONS[name]
-            rule = rules.by_name(name)
+            rule = rules.by_name[name]
         elif method != "__call__":
             name, rule = f"{name}.{method}", None
         if rule is None:
@@ -250,7 +250,7 @@ class Differenced(NDArrayOperatorsMixin):
         self, function: Any, _types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         name = function.__name__
-        rule = rules.by_function(function)
+        rule = rules.by_function.get(function)
         if rule is None:
             raise rules.no_rule(name)
         return rules.apply(name, rule, args, dict(kwargs))

@@ -41,12 +41,12 @@ class ParameterCheck:
 
 @dataclass(frozen=True)
 class GradientReport:
-    """What `check_gradients` found; ``print(report)`` shows it as a table.
+    """What `check_gradients` or `check_gradient` found; ``print(report)`` shows it as a table.
 
     Attributes
     ----------
     checks : dict of str to ParameterCheck
-        With the keys of the network's ``params``.
+        With the keys of the network's ``params``; of a function, ``"x"`` alone.
     method : {"difference", "batched", "loop"}
     h : float
         Step of the numerical gradient.

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from dlfs_gpu.backend import one_blas_thread
 from dlfs_gpu.differences.series import SMALL, exp_terms, log_terms, sigmoid_series
 from dlfs_gpu.differences.tail import Tail, blocks_of
 from dlfs_gpu.kernels import host, loops
 from dlfs_gpu.kernels.proof import UnfitError
+from dlfs_gpu.machine.threads import one_blas_thread
 
 # Largest change before an activation of which the series for sinh and cosh are few.
 _LARGEST_MOVE = 1.0

@@ -7,6 +7,7 @@ array that carries changes (`dlfs_gpu.differences.array`) it gives those of its 
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,33 +80,22 @@ class Unfollowed:
             for layer in layers[:position]:
                 out = layer.forward(out)
             for name, param in layers[position].params.items():
-                value = _LossOf(layers, loss, position, name, out, t)
+                value = functools.partial(_loss_of, layers, loss, position, name, out, t)
                 gradient = difference_gradient(
                     value, param, h, "central", max_memory, processes=processes
                 )
                 gradients[position][name] = namespace_of(param).astype(gradient, dtype)
 
 
-class _LossOf:
-    """The loss as a function of one parameter, given what reaches its layer."""
-
-    def __init__(
-        self, layers: list[Any], loss: Any, position: int, name: str, x: Array, t: Array
-    ) -> None:
-        self.layers = layers
-        self.loss = loss
-        self.position = position
-        self.name = name
-        self.x = x
-        self.t = t
-
-    def __call__(self, param: Array) -> Array:
-        layers, loss = _copied(self.layers, self.loss)
-        layers[self.position].params[self.name] = param
-        out = self.x
-        for layer in layers[self.position :]:
-            out = _forward(layer, out)
-        return _forward(loss, out, self.t)
+def _loss_of(
+    layers: list[Any], loss: Any, position: int, name: str, x: Array, t: Array, param: Array
+) -> Array:
+    """Return the loss for another array as a layer's parameter, given what reaches the layer."""
+    layers, loss = _copied(layers, loss)
+    layers[position].params[name] = param
+    for layer in layers[position:]:
+        x = _forward(layer, x)
+    return _forward(loss, x, t)
 
 
 def _copied(layers: Sequence[Any], loss: Any) -> tuple[list[Any], Any]:

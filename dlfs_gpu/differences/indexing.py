@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -166,19 +167,13 @@ def _diag(x: Differenced, k: int = 0) -> Any:
     return (longer[:, None] if k >= 0 else longer[None, :]) * places
 
 
-@rules.rule("tril")
-def _tril(x: Differenced, k: int = 0) -> Differenced:
-    return _triangle(x, k, "tril")
-
-
-@rules.rule("triu")
-def _triu(x: Differenced, k: int = 0) -> Differenced:
-    return _triangle(x, k, "triu")
-
-
-def _triangle(x: Differenced, k: int, name: str) -> Differenced:
+def _triangle(x: Differenced, k: int = 0, *, name: str) -> Differenced:
     keep = getattr(x.xp, name)
     value = keep(x.value, k=k)
     (top, _), (left, _) = x.window[-2:]
     # The diagonal as it is seen from the window's corner.
     return make(x, value, keep(x.part, k=k + top - left), x.window)
+
+
+rules.rule("tril")(functools.partial(_triangle, name="tril"))
+rules.rule("triu")(functools.partial(_triangle, name="triu"))

@@ -10,6 +10,7 @@ import numpy as np
 from dlfs_gpu.differences import rules, windows
 from dlfs_gpu.differences.array import Differenced, is_truth
 from dlfs_gpu.differences.indexing import rearrange
+from dlfs_gpu.differences.namespace import Namespace
 from dlfs_gpu.differences.operands import as_number, check_library, check_together, make, still
 from dlfs_gpu.differences.pointwise import namespace
 from dlfs_gpu.differences.reductions import normalized
@@ -21,7 +22,7 @@ def _concat(arrays: Sequence[Any], axis: int | None = 0) -> Differenced:
     arrays = list(arrays)
     xp = _library(arrays)
     if axis is None:
-        arrays = [_reshaped(xp, x, (-1,)) for x in arrays]
+        arrays = [xp.reshape(x, (-1,)) for x in arrays]
         axis = 0
     (axis,) = normalized(axis, len(arrays[0].shape))
     like = check_together([x for x in arrays if isinstance(x, Differenced)])
@@ -55,20 +56,16 @@ def _concat(arrays: Sequence[Any], axis: int | None = 0) -> Differenced:
 
 
 def _library(arrays: Sequence[Any]) -> Any:
-    """Return the library that all arrays are of."""
+    """Return the library that all arrays are of, whose functions take changes too."""
     xp = namespace(arrays)
     for x in arrays:
         check_library(xp, x)
-    return xp
+    return Namespace.of(xp)
 
 
 def _shifted(window: Window, axis: int, by: int) -> Window:
     start, stop = window[axis]
     return (*window[:axis], (start + by, stop + by), *window[axis + 1 :])
-
-
-def _reshaped(xp: Any, x: Any, shape: tuple[int, ...]) -> Any:
-    return rules.call("reshape", x, shape) if isinstance(x, Differenced) else xp.reshape(x, shape)
 
 
 @rules.rule("stack")
@@ -77,7 +74,7 @@ def _stack(arrays: Sequence[Any], axis: int = 0) -> Differenced:
     arrays = [x if hasattr(x, "dtype") else xp.asarray(x) for x in arrays]
     (axis,) = normalized(axis, len(arrays[0].shape) + 1)
     longer = [
-        _reshaped(xp, x, (*x.shape[:axis], 1, *x.shape[axis:]))  # a new axis
+        xp.reshape(x, (*x.shape[:axis], 1, *x.shape[axis:]))  # a new axis
         for x in arrays
     ]
     return _concat(longer, axis)
@@ -86,20 +83,20 @@ def _stack(arrays: Sequence[Any], axis: int = 0) -> Differenced:
 @rules.rule("vstack")
 def _vstack(arrays: Sequence[Any]) -> Differenced:
     xp = _library(arrays)
-    return _concat([_reshaped(xp, x, (1, -1)) if x.ndim < 2 else x for x in arrays], 0)
+    return _concat([xp.reshape(x, (1, -1)) if x.ndim < 2 else x for x in arrays], 0)
 
 
 @rules.rule("hstack")
 def _hstack(arrays: Sequence[Any]) -> Differenced:
     xp = _library(arrays)
-    arrays = [_reshaped(xp, x, (1,)) if x.ndim == 0 else x for x in arrays]
+    arrays = [xp.reshape(x, (1,)) if x.ndim == 0 else x for x in arrays]
     return _concat(arrays, 0 if arrays[0].ndim == 1 else 1)
 
 
 @rules.rule("column_stack")
 def _column_stack(arrays: Sequence[Any]) -> Differenced:
     xp = _library(arrays)
-    return _concat([_reshaped(xp, x, (-1, 1)) if x.ndim < 2 else x for x in arrays], 1)
+    return _concat([xp.reshape(x, (-1, 1)) if x.ndim < 2 else x for x in arrays], 1)
 
 
 @rules.rule("split", "array_split")

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 import string
-from collections.abc import Sequence
 from typing import Any
 
 from dlfs_gpu._validation import Array
 from dlfs_gpu.differences import rules, windows
 from dlfs_gpu.differences.array import Differenced
+from dlfs_gpu.differences.namespace import Namespace
 from dlfs_gpu.differences.operands import (
     as_float_array,
     check_library,
@@ -125,9 +125,9 @@ def _dot(a: Any, b: Any) -> Any:
 
 @rules.rule("vdot")
 def _vdot(a: Any, b: Any) -> Any:
-    xp = namespace((a, b))
+    xp = Namespace.of(namespace((a, b)))
     a, b = _operands((a, b))
-    return _matmul(*(_reshaped(xp, x, (-1,)) for x in (a, b)))
+    return _matmul(*(xp.reshape(x, (-1,)) for x in (a, b)))
 
 
 @rules.rule("vecdot", "linalg.vecdot")
@@ -143,15 +143,15 @@ def _inner(a: Any, b: Any) -> Any:
 
 @rules.rule("outer", "linalg.outer")
 def _outer(a: Any, b: Any) -> Any:
-    xp = namespace((a, b))
-    a, b = (_reshaped(xp, x, (-1,)) for x in _operands((a, b)))
+    xp = Namespace.of(namespace((a, b)))
+    a, b = (xp.reshape(x, (-1,)) for x in _operands((a, b)))
     return a[:, None] * b[None, :]
 
 
 @rules.rule("tensordot", "linalg.tensordot")
 def _tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     """Return the product of two matrices: the axes that are summed over, and the others."""
-    xp = namespace((a, b))
+    xp = Namespace.of(namespace((a, b)))
     a, b = _operands((a, b))
     if isinstance(axes, int):
         axes = (list(range(a.ndim - axes, a.ndim)), list(range(axes)))
@@ -163,19 +163,9 @@ def _tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     kept_b = [k for k in range(b.ndim) if k not in summed_b]
     shape = [a.shape[k] for k in kept_a] + [b.shape[k] for k in kept_b]
     inner = math.prod(a.shape[k] for k in summed_a)
-    left = _reshaped(xp, _transposed(xp, a, kept_a + summed_a), (-1, inner))
-    right = _reshaped(xp, _transposed(xp, b, summed_b + kept_b), (inner, -1))
-    return _reshaped(xp, _matmul(left, right), tuple(shape))
-
-
-def _transposed(xp: Any, x: Any, axes: Sequence[int]) -> Any:
-    if isinstance(x, Differenced):
-        return rules.call("permute_dims", x, tuple(axes))
-    return xp.permute_dims(x, tuple(axes))
-
-
-def _reshaped(xp: Any, x: Any, shape: tuple[int, ...]) -> Any:
-    return rules.call("reshape", x, shape) if isinstance(x, Differenced) else xp.reshape(x, shape)
+    left = xp.reshape(xp.permute_dims(a, (*kept_a, *summed_a)), (-1, inner))
+    right = xp.reshape(xp.permute_dims(b, (*summed_b, *kept_b)), (inner, -1))
+    return xp.reshape(_matmul(left, right), tuple(shape))
 
 
 @rules.rule("einsum")

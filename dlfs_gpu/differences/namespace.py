@@ -51,7 +51,7 @@ class Namespace:
         def function(*args: Any, **kwargs: Any) -> Any:
             if not any(map(_carries_changes, (*args, *kwargs.values()))):
                 return known(*args, **kwargs)
-            rule = rules.by_name(name)
+            rule = rules.by_name.get(name)
             if rule is None:
                 raise rules.no_rule(name)
             return rules.apply(name, rule, args, kwargs)

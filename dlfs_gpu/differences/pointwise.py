@@ -179,7 +179,7 @@ def with_difference(function: Callable[..., Any], change: Callable[..., Any]) ->
         return evaluate(function, with_zeros, args)
 
     if isinstance(function, np.ufunc):
-        rules.register_function(function, rule)
+        rules.by_function[function] = rule
         return function
 
     @functools.wraps(function)

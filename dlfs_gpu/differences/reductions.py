@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -113,18 +114,10 @@ def _cumsum(
     return result
 
 
-@rules.rule("max", "amax")
-def _max(x: Differenced, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Return the maximum, whose change is the largest (x − max x) + d."""
-    return _extreme(x, axis, keepdims, "max")
-
-
-@rules.rule("min", "amin")
-def _min(x: Differenced, axis: Axis = None, keepdims: bool = False) -> Any:
-    return _extreme(x, axis, keepdims, "min")
-
-
-def _extreme(x: Differenced, axis: Axis, keepdims: bool, name: str) -> Differenced:
+def _extreme(
+    x: Differenced, axis: Axis = None, keepdims: bool = False, *, name: str
+) -> Differenced:
+    """Return the maximum, whose change is the largest (x − max x) + d, or the minimum."""
     x = as_float_array(x)
     xp, axes = x.xp, normalized(axis, x.ndim)
     take = getattr(xp, name)
@@ -140,17 +133,13 @@ def _extreme(x: Differenced, axis: Axis, keepdims: bool, name: str) -> Differenc
     return make(x, value, part, _reduced(window, axes, keepdims))
 
 
-@rules.rule("all")
-def _all(x: Differenced, axis: Axis = None, keepdims: bool = False) -> Any:
-    return _quantified(x, axis, keepdims, "all")
+rules.rule("max", "amax")(functools.partial(_extreme, name="max"))
+rules.rule("min", "amin")(functools.partial(_extreme, name="min"))
 
 
-@rules.rule("any")
-def _any(x: Differenced, axis: Axis = None, keepdims: bool = False) -> Any:
-    return _quantified(x, axis, keepdims, "any")
-
-
-def _quantified(x: Differenced, axis: Axis, keepdims: bool, name: str) -> Differenced:
+def _quantified(
+    x: Differenced, axis: Axis = None, keepdims: bool = False, *, name: str
+) -> Differenced:
     x = x if is_truth(x) else x != 0
     axes = normalized(axis, x.ndim)
     ask = getattr(x.xp, name)
@@ -159,6 +148,10 @@ def _quantified(x: Differenced, axis: Axis, keepdims: bool, name: str) -> Differ
     moved = ask(x.value[windows.slices(window)] ^ part, axis=_behind(axes), keepdims=keepdims)
     window = _reduced(window, axes, keepdims)
     return make(x, value, moved ^ value[windows.slices(window)], window)
+
+
+rules.rule("all")(functools.partial(_quantified, name="all"))
+rules.rule("any")(functools.partial(_quantified, name="any"))
 
 
 @rules.rule("count_nonzero")
@@ -176,7 +169,7 @@ def _norm(x: Differenced, ord: Any = None, axis: Axis = None, keepdims: bool = F
     if len(axes) == 2 and ord in (1, -1, math.inf, -math.inf):
         summed, other = axes if abs(ord) == 1 else axes[::-1]
         sums = _sum(abs(x), summed, keepdims=True)
-        return _extreme(sums, (summed, other), keepdims, "max" if ord > 0 else "min")
+        return _extreme(sums, (summed, other), keepdims, name="max" if ord > 0 else "min")
     raise rules.no_rule(f"linalg.norm with ord={ord!r}")
 
 
@@ -192,7 +185,7 @@ def _vector_norm(
     if ord == 2:
         return _euclidean(x, axes, keepdims)
     if abs(ord) == math.inf:
-        return _extreme(abs(x), axes, keepdims, "max" if ord > 0 else "min")
+        return _extreme(abs(x), axes, keepdims, name="max" if ord > 0 else "min")
     if ord == 0:
         return _count_nonzero(x, axes, keepdims)
     sums = _sum(abs(x) ** ord, axes, keepdims=keepdims)

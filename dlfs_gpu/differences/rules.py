@@ -16,8 +16,9 @@ import numpy as np
 Rule = Callable[..., Any]
 Function = TypeVar("Function", bound=Rule)
 
-_by_name: dict[str, Rule] = {}
-_by_function: dict[Any, Rule] = {}
+by_name: dict[str, Rule] = {}
+by_function: dict[Any, Rule] = {}
+"""Those of NumPy's functions, and of others that ask their arguments for a rule, as ufuncs do."""
 
 REMEDY = "use method='batched' or method='loop', which only evaluate the function"
 
@@ -33,35 +34,20 @@ def rule(*names: str) -> Callable[[Function], Function]:
 
     def register(function: Function) -> Function:
         for name in names:
-            _by_name[name] = function
+            by_name[name] = function
             try:
                 known = attrgetter(name)(np)
             except AttributeError:  # a name of the standard that this NumPy lacks
                 continue
-            _by_function[known] = function
+            by_function[known] = function
         return function
 
     return register
 
 
-def register_function(function: Any, rule: Rule) -> None:
-    """Register a rule for a function that asks its arguments for one, as ufuncs do."""
-    _by_function[function] = rule
-
-
-def by_name(name: str) -> Rule | None:
-    """Return the rule of a name, if there is one."""
-    return _by_name.get(name)
-
-
-def by_function(function: Any) -> Rule | None:
-    """Return the rule of a NumPy function, if there is one."""
-    return _by_function.get(function)
-
-
 def call(name: str, *args: Any, **kwargs: Any) -> Any:
     """Apply the rule of a name."""
-    return apply(name, _by_name[name], args, kwargs)
+    return apply(name, by_name[name], args, kwargs)
 
 
 def apply(name: str, rule: Rule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

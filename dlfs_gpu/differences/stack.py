@@ -16,9 +16,10 @@ import numpy as np
 from array_api_compat import device
 
 from dlfs_gpu._validation import Array, check_memory, namespace_of
-from dlfs_gpu.backend import cpu_cores, memory_budget, one_blas_thread, run_in_chunks
+from dlfs_gpu.backend import memory_budget, run_in_chunks
 from dlfs_gpu.differences.compiled import sums_by_loops
 from dlfs_gpu.differences.tail import COLUMNS, Tail, blocks_of
+from dlfs_gpu.machine.threads import cpu_cores, one_blas_thread
 from dlfs_gpu.processes import ALONE, Processes
 from dlfs_gpu.protocols import is_linear
 

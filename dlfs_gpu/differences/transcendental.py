@@ -145,17 +145,13 @@ def _tanh(_xp: Any, _out: Array, x: Array, d: Array) -> Array:
     return 2 * logistic_difference(2 * d, *logistic_saved(2 * x))
 
 
+@pointwise("acos", "arccos")
+def _acos(xp: Any, out: Array, x: Array, d: Array) -> Array:
+    return -_asin(xp, out, x, d)
+
+
 @pointwise("asin", "arcsin")
 def _asin(xp: Any, _out: Array, x: Array, d: Array) -> Array:
-    return _arc(xp, x, d)
-
-
-@pointwise("acos", "arccos")
-def _acos(xp: Any, _out: Array, x: Array, d: Array) -> Array:
-    return -_arc(xp, x, d)
-
-
-def _arc(xp: Any, x: Array, d: Array) -> Array:
     """Return the angle between two points of a circle: 2 atan(d / (C + c)).
 
     d is the difference of their sines, C and c = √(1 − x²) are their cosines.

@@ -206,15 +206,16 @@ def _check(params: Params, x: Array, labels: Array) -> tuple[int, int, int]:
     return inputs, hidden, classes
 
 
-def check_arrays(params: Sequence[Array], x: Array, labels: Array) -> np.dtype[Any]:
+def check_arrays(arrays: Sequence[Array], x: Array, labels: Array | None = None) -> np.dtype[Any]:
     """Return the type of all but labels, or raise UnfitError."""
-    dtype: np.dtype[Any] = params[0].dtype
+    dtype: np.dtype[Any] = arrays[0].dtype
     if dtype.name not in CTYPES:
         raise UnfitError(f"the network is in {dtype}; the kernels take float32 and float64")
-    for param in params:
-        _check_array("a parameter", param, dtype)
+    for array in arrays:
+        _check_array("a parameter", array, dtype)
     _check_array("x", x, dtype)
-    _check_array("labels", labels, np.int64)
+    if labels is not None:
+        _check_array("labels", labels, np.int64)
     return dtype
 
 

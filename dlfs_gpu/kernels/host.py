@@ -1,6 +1,6 @@
 """Compiled loops for NumPy arrays: which methods have some, compiling them, dealing them out.
 
-Numba compiles the loops of `dlfs_gpu.kernels.loops` when they are first needed, and keeps the
+Numba compiles the loops of this package when they are first needed, and keeps the
 machine code in its cache where it finds a folder to write to. Where Numba is not installed, or
 the loops cannot be compiled, or do not apply, array operations do the same.
 """
@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from dlfs_gpu.backend import cpu_cores
 from dlfs_gpu.kernels import kernels_mode, loops
 from dlfs_gpu.kernels.proof import attempt, check_near, prove
+from dlfs_gpu.machine.threads import cpu_cores
 
 # Columns of the proof, which one sample gives, and the share that may differ.
 _PROOF_COLUMNS = 8
@@ -121,10 +121,10 @@ def run(
         One for each core by default.
     """
     rows = len(total)
-    loop = _loop(name, (*arguments, 0, 0, total))
+    call = loop(getattr(loops, name), (*arguments, 0, 0, total))
 
     def task(start: int) -> None:
-        loop(*arguments, start, min(start + at_once, rows), total)
+        call(*arguments, start, min(start + at_once, rows), total)
 
     starts = range(0, rows, at_once)
     workers = min(threads or cpu_cores(), len(starts))
@@ -141,12 +141,12 @@ def _is_installed() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
-def _loop(name: str, arguments: Sequence[Any]) -> Any:
-    """Return a loop compiled for the type of the first argument."""
-    key = name, arguments[0].dtype.name
+def loop(function: Callable[..., None], arguments: Sequence[Any]) -> Any:
+    """Return a loop of this package compiled for the type of the first argument."""
+    key = function.__name__, arguments[0].dtype.char
     with _compiling:
         if key not in _ready:
-            _ready[key] = _compile(getattr(loops, name), arguments)
+            _ready[key] = _compile(function, arguments)
     return _ready[key]
 
 
@@ -175,4 +175,4 @@ def _compile(function: Callable[..., None], arguments: Sequence[Any]) -> Any:
 def _announce() -> None:
     from tqdm import tqdm
 
-    tqdm.write("dlfs_gpu: compiling the loops of differences, once", file=sys.stderr)
+    tqdm.write("dlfs_gpu: compiling loops, once", file=sys.stderr)

@@ -1,6 +1,7 @@
 """Backpropagation by launches that follow each other, for networks of any depth and width.
 
-The matrix products are cuBLAS's; what is between them is in layers.cu.
+The matrix products are cuBLAS's; what is between them is in layers.cu. `dlfs_gpu.kernels.products`
+is faster where they are small.
 """
 
 from __future__ import annotations
@@ -44,8 +45,6 @@ class Layers:
     ----------
     key : tuple
         What the kernels are compiled for.
-    grads : list of array
-        What `gradient` left, as `params`.
 
     Raises
     ------
@@ -66,7 +65,6 @@ class Layers:
         dtype = check_arrays(params, x, labels)
         self._ctype, self._activations = CTYPES[dtype.name], activations
         self.key = (self.source, self._ctype, *activations)
-        self.grads: list[Array] = []
         self._params, self._x, self._labels = params, x, labels
         n, empty, widths = mini_batch_size, cupy().empty, [b.size for b in params[1::2]]
         self._outputs = [empty((n, width), dtype) for width in (x.shape[1], *widths)]
@@ -91,23 +89,43 @@ class Layers:
         """
         return self._run(indices, -lr, self._params, add=True)
 
-    def gradient(self, indices: Array, scale: float = 1.0) -> Array:
+    def gradient(self, indices: Array) -> Array:
         """Leave the gradient for the samples `indices`, (B,), in `grads`; return the loss, ()."""
-        self.grads = self.grads or list(map(cupy().empty_like, self._params))
-        return self._run(indices[None], scale, self.grads, add=False)[0]
+        return self._run(indices[None], 1, self.grads, add=False)[0]
 
-    def _run(self, indices: Array, scale: float, targets: Sequence[Array], *, add: bool) -> Array:
+    def run_with(self, step: Launch, indices: Array) -> Array:
+        """Do what `run` does, but have `step` do the updates by what is in `grads`."""
+        return self._run(indices, 1, self.grads, add=False, then=step)
+
+    def _run(
+        self,
+        indices: Array,
+        scale: float,
+        targets: Sequence[Array],
+        *,
+        add: bool,
+        then: Launch | None = None,
+    ) -> Array:
         count = min(len(indices), len(self._rows))
         self._rows[:count] = indices[:count]
         self._counts.fill(0)
-        self._repeat(count, scale, targets, add=add)
+        self._repeat(count, scale, targets, add, then)
         return self._losses[:count].copy()
 
-    def _repeat(self, count: int, scale: float, targets: Sequence[Array], *, add: bool) -> None:
+    def _repeat(
+        self, count: int, scale: float, targets: Sequence[Array], add: bool, then: Launch | None
+    ) -> None:
         launches = self._launches(scale, targets, add=add)
+        if then is not None:
+            launches.append(then)
         for _ in range(count):
             for launch in launches:
                 launch()
+
+    @functools.cached_property
+    def grads(self) -> list[Array]:
+        """What `gradient` leaves, as `params`."""
+        return list(map(cupy().empty_like, self._params))
 
     def _kernel(self, name: str, *template: str) -> Any:
         return load(self.source, (name, self._ctype, *template), current_device().id)

@@ -51,7 +51,9 @@ class Products(Layers):
         super().__init__(activations, params, x, labels, mini_batch_size)
         self._graph: tuple[Any, Any] = (None, None)
 
-    def _repeat(self, count: int, scale: float, targets: Sequence[Array], *, add: bool) -> None:
+    def _repeat(
+        self, count: int, scale: float, targets: Sequence[Array], add: bool, then: Launch | None
+    ) -> None:
         launches = self._launches(scale, targets, add=add)
         updates = _GRAPH if add else 1
         graphs, rest = divmod(count, updates)
@@ -61,6 +63,8 @@ class Products(Layers):
                 self._graph = (key, _record(launches * updates))
             for _ in range(graphs):
                 self._graph[1].launch()
+                if then is not None:
+                    then()
         for launch in launches * rest:
             launch()
 

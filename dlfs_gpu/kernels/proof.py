@@ -29,7 +29,7 @@ class KernelStatus:
 
     Attributes
     ----------
-    kind : {"training", "products", "layers", "differences"}
+    kind : {"training", "products", "layers", "step", "differences"}
     device : str
         For example ``"cuda:0"``.
     failure : str or None

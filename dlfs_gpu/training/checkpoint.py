@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from array_api_compat import is_array_api_obj
 
-from dlfs_gpu._archive import read_archive, write_archive
 from dlfs_gpu._validation import Array
 from dlfs_gpu.backend import to_numpy
+from dlfs_gpu.files.archive import read_archive, write_archive
 
 _KIND = "dlfs_gpu checkpoint"
 # Elements of data that are copied from the device together, in whole rows.

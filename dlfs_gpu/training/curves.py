@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dlfs_gpu._files import whole_file
+from dlfs_gpu.files import whole_file
 from dlfs_gpu.training.history import History
 
 if TYPE_CHECKING:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from array_api_compat import is_cupy_array
@@ -26,8 +28,8 @@ def replaceable(network: Network) -> bool:
     """Say whether a network trains by nothing but the arithmetic that `FusedGradient` does.
 
     So it is for networks of `Affine` layers with biases, `Sigmoid`, `Tanh` or `Relu` between them,
-    `SoftmaxWithLoss` and no weight decay, if none of their classes is a subclass, and no method
-    that takes part has been replaced in a class or in an object.
+    and `SoftmaxWithLoss`, if none of their classes is a subclass, and no method that takes part has
+    been replaced in a class or in an object.
     """
     layers: list[Any] = network.layers
     affine, activations = layers[::2], layers[1::2]
@@ -37,9 +39,72 @@ def replaceable(network: Network) -> bool:
         and all(type(layer) is Affine and "b" in layer.params for layer in affine)
         and all(type(layer) in _ACTIVATIONS for layer in activations)
         and type(network.loss_layer) is SoftmaxWithLoss
-        and not network.weight_decay_lambda
         and all(map(_is_original, (network, network.loss_layer, *layers)))
     )
+
+
+class DenseRows:
+    """Minibatches gathered into a buffer, and multiplied by BLAS.
+
+    Parameters
+    ----------
+    x : array, shape (M, I)
+        Data set, in NumPy or CuPy.
+    mini_batch_size : int
+        N of the minibatches.
+    """
+
+    def __init__(self, x: Array, mini_batch_size: int) -> None:
+        self.lib: Any = importlib.import_module("cupy") if is_cupy_array(x) else np
+        self.x = x
+        self.batch = self.lib.empty((mini_batch_size, x.shape[1]), x.dtype)
+
+    def gather(self, indices: Array) -> None:
+        """Take the rows of a minibatch, whose indices are in range: NumPy wraps others round."""
+        # Without a mode NumPy gathers into a copy first, to leave `out` whole on a bad index.
+        mode = {"mode": "wrap"} if self.lib is np else {}
+        self.lib.take(self.x, indices, axis=0, out=self.batch, **mode)
+
+    def times(self, W: Array, out: Array) -> None:
+        """Write the product of the minibatch, (N, I), with W, (I, J), to `out`."""
+        self.lib.matmul(self.batch, W, out=out)
+
+    def transposed_times(self, delta: Array, out: Array) -> None:
+        """Write the product of the minibatch, transposed, with `delta`, (N, J), to `out`."""
+        self.lib.matmul(self.batch.T, delta, out=out)
+
+
+class Rows(Protocol):
+    """Minibatches of a data set, and the products of the first layer with them."""
+
+    def gather(self, indices: Array, /) -> None:
+        """Take the rows of a minibatch, whose indices are in range."""
+
+    def times(self, W: Array, out: Array, /) -> None:
+        """Write the product of the minibatch, (N, I), with W, (I, J), to `out`."""
+
+    def transposed_times(self, delta: Array, out: Array, /) -> None:
+        """Write the product of the minibatch, transposed, with `delta`, (N, J), to `out`."""
+
+
+Softmax: TypeAlias = Callable[[Array, Array, float], Array]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Parts of the work that may be done in another way than by array operations.
+
+    Attributes
+    ----------
+    rows : Rows, optional
+        Minibatches of the data set.
+    softmax : callable, optional
+        Called with scores, labels and `scale`, returns the mean loss, and leaves in the scores the
+        loss's gradient by them times `scale`.
+    """
+
+    rows: Rows | None = None
+    softmax: Softmax | None = None
 
 
 class FusedGradient:
@@ -53,6 +118,8 @@ class FusedGradient:
     labels : array of int64, shape (M,)
         Data set, checked, in NumPy or CuPy arrays, in the network's type.
     mini_batch_size : int
+    parts : Parts, optional
+        Other ways for parts of the work.
 
     Attributes
     ----------
@@ -60,15 +127,24 @@ class FusedGradient:
         What the last call left, by the keys of the network's ``params``.
     """
 
-    def __init__(self, network: Network, x: Array, labels: Array, mini_batch_size: int) -> None:
+    def __init__(
+        self,
+        network: Network,
+        x: Array,
+        labels: Array,
+        mini_batch_size: int,
+        parts: Parts = Parts(),
+    ) -> None:
         lib: Any = importlib.import_module("cupy") if is_cupy_array(x) else np
-        self.x = x
+        self.lib = lib
+        self.parts = parts
+        self.rows = parts.rows or DenseRows(x, mini_batch_size)
         self.labels = labels
+        self.network = network
         self.layers: list[Any] = list(network.layers)
         self.activations = [_ACTIVATIONS[type(layer)] for layer in network.layers[1::2]]
         self.grads = {key: lib.empty_like(param) for key, param in network.params.items()}
         n, sizes, dtype = mini_batch_size, network.sizes, network.dtype
-        self.batch = lib.empty((n, sizes[0]), dtype)
         self.outputs = [lib.empty((n, size), dtype) for size in sizes[1:]]
         self.kept = [lib.empty((n, size), dtype) for size in sizes[1:-1]]
         self.deltas = [lib.empty((n, size), dtype) for size in sizes[1:-1]]
@@ -79,26 +155,47 @@ class FusedGradient:
     def __call__(self, indices: Array, scale: float = 1.0) -> Array:
         """Return the loss of a minibatch, (), and leave its gradient, times `scale`, in `grads`.
 
+        Both with the network's weight decay.
+
         Raises
         ------
         IndexError
             If one of the `indices`, (mini_batch_size,), is out of range; CuPy wraps them round.
         """
-        lib: Any = importlib.import_module("cupy") if is_cupy_array(self.x) else np
-        n = len(self.ones)
+        lib, rows = self.lib, self.rows
         labels = lib.take(self.labels, indices)
-        # Without a mode NumPy gathers into a copy first, to leave `out` whole on a bad index; the
-        # labels' are the same, and have been taken.
-        mode = {"mode": "wrap"} if lib is np else {}
-        lib.take(self.x, indices, axis=0, out=self.batch, **mode)
-        before = self.batch
+        rows.gather(indices)
         for k, (layer, out) in enumerate(zip(self.layers[::2], self.outputs, strict=True)):
-            lib.matmul(before, layer.params["W"], out=out)
+            if not k:
+                rows.times(layer.params["W"], out)
+            else:
+                lib.matmul(self.outputs[k - 1], layer.params["W"], out=out)
             out += layer.params["b"]
             if k < len(self.activations):
                 self.activations[k][0](lib, out, self.kept[k], self.limit)
-            before = out
 
+        loss = (self.parts.softmax or self._softmax)(out, labels, scale)
+        delta = out
+        for k in reversed(range(len(self.outputs))):
+            lib.matmul(self.ones, delta, out=self.grads[f"b{k + 1}"])
+            if not k:
+                rows.transposed_times(delta, self.grads["W1"])
+            else:
+                before = self.outputs[k - 1]
+                lib.matmul(before.T, delta, out=self.grads[f"W{k + 1}"])
+                delta = lib.matmul(delta, self.layers[2 * k].params["W"].T, out=self.deltas[k - 1])
+                self.activations[k - 1][1](lib, before, self.kept[k - 1], delta)
+        decay = self.network.weight_decay_lambda
+        if decay:
+            for k, layer in enumerate(self.layers[::2], 1):
+                W = layer.params["W"]
+                loss = loss + 0.5 * decay * lib.vdot(W, W)
+                self.grads[f"W{k}"] += scale * decay * W
+        return loss
+
+    def _softmax(self, out: Array, labels: Array, scale: float) -> Array:
+        """Return the mean loss of scores, and leave in them their gradient times `scale`."""
+        lib, n = self.lib, len(self.ones)
         # Cross entropy as log(1 + what the other classes add), which loses no digits where the
         # label's class is nearly certain; nor does its slope, the share of the others.
         out -= lib.max(out, axis=1, keepdims=True)
@@ -114,15 +211,6 @@ class FusedGradient:
         out *= share[:, None]
         others *= share
         flat[at_label] = -others
-
-        delta = out
-        for k in reversed(range(len(self.outputs))):
-            before = self.outputs[k - 1] if k else self.batch
-            lib.matmul(before.T, delta, out=self.grads[f"W{k + 1}"])
-            lib.matmul(self.ones, delta, out=self.grads[f"b{k + 1}"])
-            if k:
-                delta = lib.matmul(delta, self.layers[2 * k].params["W"].T, out=self.deltas[k - 1])
-                self.activations[k - 1][1](lib, before, self.kept[k - 1], delta)
         return loss
 
 
@@ -172,26 +260,29 @@ _ACTIVATIONS: dict[type, tuple[Callable[..., None], Callable[..., None]]] = {
 }
 """Each activation, and its slope times delta, in place; what the first keeps the second gets."""
 _NETWORKS = (Network, MultiLayerNet, TwoLayerNet, SimpleNet)
-_METHODS = (
-    "forward",
-    "backward",
-    "loss",
-    "gradient",
-    "loss_and_gradient",
-    "_loss",
-    "_forward",
-    "_backward",
-    "_loss_and_gradient",
+_METHODS = frozenset(
+    {
+        "forward",
+        "backward",
+        "loss",
+        "gradient",
+        "loss_and_gradient",
+        "_loss",
+        "_forward",
+        "_backward",
+        "_loss_and_gradient",
+        "_loss_with_decay",
+        "_with_decay",
+    }
 )
-_ORIGINALS = {
-    cls: tuple((name, getattr(cls, name)) for name in _METHODS if hasattr(cls, name))
+_METHODS_OF = {
+    cls: attrgetter(*_METHODS.intersection(dir(cls)))
     for cls in (*_NETWORKS, Affine, SoftmaxWithLoss, *_ACTIVATIONS)
 }
+_ORIGINALS = {cls: methods_of(cls) for cls, methods_of in _METHODS_OF.items()}
 
 
 def _is_original(thing: Any) -> bool:
     """Say whether no method that takes part in training was replaced in an object or its class."""
-    return all(
-        name not in vars(thing) and getattr(type(thing), name) is method
-        for name, method in _ORIGINALS[type(thing)]
-    )
+    cls = type(thing)
+    return _METHODS_OF[cls](cls) == _ORIGINALS[cls] and _METHODS.isdisjoint(vars(thing))

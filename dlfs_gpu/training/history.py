@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from dlfs_gpu._files import whole_file
 from dlfs_gpu._validation import Array, namespace_of
 from dlfs_gpu.backend import to_numpy
+from dlfs_gpu.files import whole_file
 
 # What has an entry for each.
 _EVALUATIONS = ("iterations", "train_accuracy", "test_accuracy", "val_loss")

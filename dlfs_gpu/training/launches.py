@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,7 +18,9 @@ from dlfs_gpu.kernels.layers import Layers
 from dlfs_gpu.kernels.products import Products
 from dlfs_gpu.kernels.proof import UnfitError, attempt, check_near, prove
 from dlfs_gpu.network import Network
+from dlfs_gpu.optimizers import is_plain_sgd
 from dlfs_gpu.training.fused import FusedGradient
+from dlfs_gpu.training.steps import Step, has_kernel
 
 # Updates that are compared, and by which share of itself each parameter's change may differ.
 _PROOF_UPDATES, _PROOF_LR = 3, 0.1
@@ -45,31 +47,55 @@ class Launcher:
         self._layers, self._params = list(network.layers), list(network.params.values())
         self._data = (x, labels, mini_batch_size)
         self._made: dict[str, Any] = {}
+        self._step: Step | None = None
 
     def suits(self, network: Network) -> bool:
         """Say whether these are still a network's layers and parameters."""
         params = network.params.values()
         return self._layers == network.layers and all(map(operator.is_, self._params, params))
 
-    def update(self, indices: Array, lr: float) -> Array | None:
-        """Do updates by plain SGD.
+    def update(self, indices: Array, optimizer: Any) -> Array | None:
+        """Do updates.
 
         Parameters
         ----------
         indices : array of int64, shape (U, mini_batch_size)
             Rows of the data set, for each update.
-        lr : float
-            Learning rate.
+        optimizer
+            What does them.
 
         Returns
         -------
         array, shape (K,), or None
-            The mean losses before the first K updates, which have been done. None where array
-            operations have to do them: then nothing has been changed.
+            The mean losses before the first K updates, which have been done. None where this
+            cannot do them: then nothing has been changed.
         """
-        return self._first(
-            ("training", "products", "layers"), lambda kernels: kernels.run(indices, lr)
-        )
+        if is_plain_sgd(optimizer):
+            kinds = ("training", "products", "layers")
+            return self._first(kinds, lambda kernels: kernels.run(indices, optimizer.lr))
+        if not has_kernel(optimizer):
+            return None
+
+        def action(kernels: Layers) -> Array:
+            return kernels.run_with(self._step_of(optimizer, kernels.grads), indices)
+
+        return self._first(("products", "layers"), action)
+
+    def _step_of(self, optimizer: Any, grads: Sequence[Array]) -> Step:
+        """Return what an optimizer does, compared with array operations if it is new."""
+        params = self._network.params
+
+        def proven() -> Step:
+            step = Step(optimizer, params, grads)
+            compare = functools.partial(_compare_steps, optimizer, params)
+            prove("step", cuda.device_name(), step.key, compare)
+            return step
+
+        if self._step is None or not self._step.suits(optimizer, grads):
+            self._step, problem = attempt("step", cuda.device_name(), proven)
+            if self._step is None:
+                raise UnfitError(problem)
+        return self._step
 
     def gradient(self, indices: Array) -> tuple[Array, dict[str, Array]] | None:
         """Return the loss of a minibatch, (), and its gradient by each parameter, or None."""
@@ -138,3 +164,27 @@ def _compare(kind: str, network: Network, x: Array, labels: Array, mini_batch_si
         check_near(f"the change of {key}", change, expected, tolerance, rounding)
     # Of losses that are nearly 0, no digit need be right.
     check_near("the loss", losses, cuda.cupy().stack(expected_losses), tolerance, tolerance)
+
+
+def _compare_steps(optimizer: Any, params: MutableMapping[str, Array]) -> None:
+    """Raise an error that says what differs between two steps by a kernel and by arrays."""
+    cupy = cuda.cupy()
+    sides = []
+    for by_kernel in (True, False):
+        one = copy.deepcopy(optimizer)
+        moved = {key: param.copy() for key, param in params.items()}
+        grads = {key: cupy.empty_like(param) for key, param in params.items()}
+        step = Step(one, moved, list(grads.values())) if by_kernel else None
+        for factor in (1, -0.5):
+            for grad in grads.values():
+                grad[...] = cupy.sin(cupy.arange(grad.size)).reshape(grad.shape) * factor
+            if step is None:
+                one.update(moved, grads)
+            else:
+                step()
+        sides.append(moved)
+    eps = float(np.finfo(next(iter(params.values())).dtype).eps)
+    for key, param in params.items():
+        change, expected = (moved[key] - param for moved in sides)
+        rounding = 4 * eps * float(np.linalg.norm(to_numpy(param)))
+        check_near(f"the step of {key}", change, expected, 1e3 * eps, rounding)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dlfs_gpu._validation import ArgumentError, Array
-from dlfs_gpu._versions import versions
+from dlfs_gpu.machine.versions import versions
 from dlfs_gpu.models import MultiLayerNet, TwoLayerNet
 from dlfs_gpu.network import Network
 from dlfs_gpu.optimizers import OPTIMIZERS, make_optimizer

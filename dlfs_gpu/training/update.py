@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Literal, get_args
@@ -9,13 +10,14 @@ from typing import Any, Literal, get_args
 from array_api_compat import is_cupy_array
 
 from dlfs_gpu._validation import Array, check_choice, namespace_of
-from dlfs_gpu.backend import blas_threads
 from dlfs_gpu.functions import labels_of
 from dlfs_gpu.kernels import kernels_mode
+from dlfs_gpu.machine.threads import blas_threads
 from dlfs_gpu.network import Network
-from dlfs_gpu.optimizers import SGD
+from dlfs_gpu.optimizers import is_plain_sgd
 from dlfs_gpu.processes import ALONE, Processes
-from dlfs_gpu.training.fused import FusedGradient, replaceable
+from dlfs_gpu.training.compiled import compiled_parts
+from dlfs_gpu.training.fused import FusedGradient, Parts, replaceable
 from dlfs_gpu.training.launches import Launcher
 
 GradientKind = Literal["backprop", "difference", "batched", "loop"]
@@ -97,17 +99,16 @@ class Update:
 
     def _launched(self, indices: Array) -> Array | None:
         """Do the first updates by kernels; return None where there are none for them."""
-        if not _is_plain_sgd(self.optimizer):
-            return None
         with self.network._lock:
             launcher = self._ready_launcher()
-            return launcher and launcher.update(indices, self.optimizer.lr)
+            return launcher and launcher.update(indices, self.optimizer)
 
     def _ready_launcher(self) -> Launcher | None:
         """Return kernels for the network as it is, or None if it may not have any."""
         labels, network = self._labels, self.network
         may = labels is not None and is_cupy_array(self.x) and kernels_mode() != "off"
-        if not may or not replaceable(network):
+        # The kernels know no weight decay.
+        if not may or network.weight_decay_lambda or not replaceable(network):
             return None
         if self._launcher is None or not self._launcher.suits(network):
             self._launcher = Launcher(network, self.x, labels, self.mini_batch_size)
@@ -139,10 +140,11 @@ class Update:
                 optimizer.update(network.params, grads)
                 return loss
             fused = self._fused
-            if fused is None or fused.layers != network.layers:
-                fused = FusedGradient(network, self.x, self._labels, self.mini_batch_size)
+            parts = Parts() if kernels_mode() == "off" else self._compiled
+            if fused is None or fused.layers != network.layers or fused.parts != parts:
+                fused = FusedGradient(network, self.x, self._labels, self.mini_batch_size, parts)
                 self._fused = fused
-            if not _is_plain_sgd(optimizer):
+            if not is_plain_sgd(optimizer):
                 loss = fused(indices)
                 optimizer.update(network.params, fused.grads)
                 return loss
@@ -152,6 +154,11 @@ class Update:
                 layer.params["W"] += fused.grads[f"W{k}"]
                 layer.params["b"] += fused.grads[f"b{k}"]
             return loss
+
+    @functools.cached_property
+    def _compiled(self) -> Parts:
+        """The parts of updates that compiled loops do: from beginning to end the same."""
+        return compiled_parts(self.x, self.mini_batch_size, self.network.sizes)
 
     def threads(self) -> AbstractContextManager[None]:
         """Return a context for many updates, in which BLAS takes the threads that serve them."""
@@ -175,11 +182,6 @@ class Update:
         comm = self.processes.comm
         grads = network.numerical_gradient(x, t, method=self.gradient, comm=comm)
         return network._loss(x, t, training=True), grads
-
-
-def _is_plain_sgd(optimizer: Any) -> bool:
-    """Say whether an optimizer does nothing but add the gradient times −lr."""
-    return type(optimizer) is SGD and "update" not in vars(optimizer)
 
 
 def overridden(network: Network, *names: str) -> bool:

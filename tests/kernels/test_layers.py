@@ -9,11 +9,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pytest
 
-from dlfs_gpu.kernels import layers, products, report
+from dlfs_gpu.kernels import KernelWarning, layers, products, report
 from dlfs_gpu.kernels.layers import Layers
 from dlfs_gpu.kernels.products import Products
 from dlfs_gpu.models import MultiLayerNet
-from dlfs_gpu.optimizers import SGD, Adam, Momentum
+from dlfs_gpu.optimizers import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSprop
 from dlfs_gpu.training.update import Update
 from kernels.emulated import EmulatorError, require
 from kernels.fake_cupy import FakeCupy
@@ -112,12 +112,59 @@ def test_updates(
     assert Run("cupy", shape, activation, dtype).bits == run.bits
 
 
-@pytest.mark.parametrize("make_optimizer", [lambda: Momentum(LR), lambda: Adam(LR)])
-def test_other_optimizers(cupy: FakeCupy, kind: Kind, make_optimizer: Any) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("cls", [Momentum, Nesterov, AdaGrad, RMSprop, Adam])
+def test_other_optimizers(cupy: FakeCupy, kind: Kind, cls: type[Any], dtype: str) -> None:
+    run = Run("cupy", "deep", dtype=dtype, optimizer=cls(LR), updates=5)
+    assert [str(status) for status in report()] == [
+        f"{used} on cuda:0: passed" for used in (kind, "step")
+    ]
+    assert [len(part) for part in run.losses] == [5]
+    assert_near(run, Run("numpy", "deep", dtype="float64", optimizer=cls(LR), updates=5), 1e-5)
+
+
+class Halved(Momentum):
+    """Another optimizer."""
+
+    def update(self, params: Any, grads: Any) -> None:
+        super().update(params, {key: grad / 2 for key, grad in grads.items()})
+
+
+@pytest.mark.parametrize("change", ["subclass", "replaced"])
+def test_optimizers_that_have_no_kernel(cupy: FakeCupy, kind: Kind, change: str) -> None:
+    def make_optimizer() -> Any:
+        if change == "subclass":
+            return Halved(LR)
+        optimizer = Momentum(LR)
+        optimizer.update = Halved(LR).update  # type: ignore[method-assign]
+        return optimizer
+
     run = Run("cupy", optimizer=make_optimizer())
     assert [str(status) for status in report()] == [f"{kind} on cuda:0: passed"]
     assert [len(part) for part in run.losses] == UPDATES * [1]
     assert_near(run, Run("numpy", dtype="float64", optimizer=make_optimizer()), 1e-5)
+
+
+def test_a_broken_step_is_not_used(cupy: FakeCupy) -> None:
+    cupy.mutations = [("param += OPTIMIZER", "param -= OPTIMIZER")]
+    with pytest.warns(KernelWarning, match=r"the step kernel .*the step of W1 differs"):
+        run = Run("cupy", optimizer=Momentum(LR))
+    assert_near(run, Run("numpy", dtype="float64", optimizer=Momentum(LR)), 1e-5)
+
+
+def test_state_put_back(cupy: FakeCupy) -> None:
+    """What an optimizer keeps may be replaced between updates."""
+    runs = []
+    for backend, dtype in (("cupy", "float32"), ("numpy", "float64")):
+        run = Run(backend, dtype=dtype, optimizer=Momentum(LR))
+        state = copy.deepcopy(vars(run.update.optimizer))
+        indices = run.network.backend.asarray(np.arange(210).reshape(3, 70) % 40)
+        list(run.update.run(indices))
+        vars(run.update.optimizer).update(state)
+        run.losses = [run.network.backend.to_numpy(part) for part in run.update.run(indices)]
+        runs.append(run)
+    run, desired = runs
+    assert_near(run, desired, 1e-5)
 
 
 def test_many_updates(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:

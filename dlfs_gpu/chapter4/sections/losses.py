@@ -164,7 +164,7 @@ def losses(backend: d.Backend) -> Iterator[Check | Plot]:
             found.append((network.accuracy(x, t), float(network.loss(x, t))))
         return np.asarray(found).T
 
-    far, near = np.linspace(-2, 2, 201), np.array([-1e-4, 1e-4])
+    far, near = np.linspace(-2, 2, 1001), np.array([-1e-4, 1e-4])
     panels = {name: {name: y} for name, y in zip(("accuracy", "loss"), moved(far), strict=True)}
     steps = np.abs(np.diff(panels["accuracy"]["accuracy"]))
     slopes = np.diff(moved(near))[:, 0] / np.diff(near)

@@ -49,7 +49,7 @@ def networks(backend: d.Backend) -> Iterator[Check]:
         "parameters of 784-50-10, and forward passes for one gradient by central differences",
         [39760, 79520],
         [count, 2 * count],
-        note="10,000 times so many: why the chapter gives numerical gradients up",
+        note="and 10,000 times as many to train: why the chapter gives numerical gradients up",
     )
     yield Check(
         "standard deviation of the first weights, and the largest bias",
@@ -162,20 +162,20 @@ def _gradients(backend: d.Backend) -> Iterator[Check]:
     backprop, loop = gradient("backprop"), gradient("loop")
     coarse = gradient("difference", 0.5)
     yield Check(
-        "backpropagation, all copies at once, and divided differences against the chapter's loop",
+        "backpropagation, batched and divided differences, against the chapter's loop",
         Between(high=1e-8),
         max(apart(one, loop) for one in (backprop, gradient("batched"), gradient("difference"))),
         note="greatest relative difference (norm) over all parameters of 64-8-10 on 30 digits, "
         "float64, h = 1e-4",
     )
     yield Check(
-        "divided differences against the loop with h = 0.5",
+        "divided differences with h = 0.5 against the loop",
         Between(high=1e-12),
         apart(coarse, gradient("loop", 0.5)),
         note="the same finite difference, truncation error included",
     )
     yield Check(
-        "with h = 0.5 against backpropagation",
+        "divided differences with h = 0.5 against backpropagation",
         Between(low=1e-4),
         apart(coarse, backprop),
         note="a finite difference, not a derivative in disguise",

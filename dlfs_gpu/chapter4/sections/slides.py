@@ -225,7 +225,7 @@ def _optimizers(backend: d.Backend) -> Iterator[Check | Plot]:
         [0.95, 0.95, 0.905, 0.9, 0.0, 0.9],
         moved,
         1e-5,
-        "the first step of the last three is lr, whatever the gradient; that of RMSprop "
+        "the first step of AdaGrad and Adam is lr, whatever the gradient; that of RMSprop is "
         "lr / √(1 − 0.99), because its mean of squares starts at 0 and is not corrected",
     )
     yield Plot(

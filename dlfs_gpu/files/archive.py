@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from dlfs_gpu._files import open_regular, whole_file
 from dlfs_gpu._validation import DataError
+from dlfs_gpu.files import open_regular, whole_file
 
 _TYPES = {
     "bool": "BOOL", "int8": "I8", "uint8": "U8", "int16": "I16", "uint16": "U16", "int32": "I32",

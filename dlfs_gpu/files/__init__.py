@@ -59,7 +59,7 @@ def whole_results(folder: Path, names: Sequence[str]) -> Iterator[Path]:
     was killed in between. What cannot be written is an OSError that names `folder`, or the file in
     it.
     """
-    _make(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     temporary = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=folder)
     with temporary as part, _named(Path(part), folder):
         yield Path(part)
@@ -90,7 +90,7 @@ def remove_abandoned(folder: Path) -> None:
 def output_folder(path: Path, names: Collection[str] = ()) -> Path:
     """Make a folder for files with `names`; OSError if they could not be written there."""
     try:
-        _make(path)
+        path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
@@ -116,12 +116,6 @@ def _named(part: Path, path: Path) -> Iterator[None]:
         text = error.strerror or str(error)
         name = path / failed.relative_to(part)
         raise OSError(error.errno or errno.EIO, text, str(name)) from error
-
-
-def _make(folder: Path) -> None:
-    """Make a folder and those above it; pathlib's own way fails where they are very many."""
-    for place in (*reversed(folder.parents), folder):
-        place.mkdir(exist_ok=True)
 
 
 def _write_through(path: Path) -> None:

@@ -1,0 +1,1 @@
+"""What this process has to work with: memory, threads, and versions of libraries."""
