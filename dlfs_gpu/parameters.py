@@ -119,8 +119,8 @@ def lasting(layers: Sequence[Any]) -> list[dict[str, Any]]:
         if not getattr(layer, "frozen", True) and not hasattr(layer, "lasting"):
             raise ArgumentError(
                 "network",
-                f"has {type(layer).__name__}, which draws at random; for several processes to draw "
-                "the same, its attribute `lasting` must name the generator",
+                f"has {type(layer).__name__}, which draws at random; its attribute `lasting` must "
+                "name the generator, so that other processes, and resumed trainings, draw the same",
             )
     return [
         {name: getattr(layer, name) for name in getattr(layer, "lasting", ())} for layer in layers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 # One BLAS thread for each worker, set before NumPy loads BLAS, and for subprocesses too: more
 # threads than cores spend their time waiting for each other.
@@ -25,6 +26,8 @@ from dlfs_gpu.data.mnist import cache_folder
 from dlfs_gpu.kernels import use_kernels
 
 mpl.use("Agg")
+# In the background Python ignores Ctrl-C, which tests send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The first call on a GPU compiles its kernels: an example may take as long as it needs. The same
 # examples come in every run, so that what fails once fails again.

@@ -6,8 +6,10 @@ Each returns what the first process writes to the JSON file RESULT.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,11 +20,13 @@ import numpy as np
 
 import dlfs_gpu as d
 from dlfs_gpu import backend, cli, processes
+from dlfs_gpu.cli import resume
 from dlfs_gpu.kernels import use_kernels
 from dlfs_gpu.layers import Affine, Identity, Sigmoid
 from dlfs_gpu.models import MultiLayerNet
 from dlfs_gpu.network import Network
 from dlfs_gpu.protocols import Layer
+from dlfs_gpu.training.progress import Progress
 
 NETWORKS: dict[str, tuple[list[int], str]] = {
     "two hidden layers": ([31, 130, 70, 5], "relu"),
@@ -157,8 +161,13 @@ TRAININGS: dict[str, dict[str, Any]] = {
 """Options of `Trainer` and of the network."""
 
 
-def train(comm: Any, dtype: str, options: dict[str, Any]) -> tuple[MultiLayerNet, d.Trainer]:
-    """Train a network; all processes but the first start with another, and other minibatches."""
+DATA = (*data(31, 3, samples=2700), *data(31, 3, 130))
+x_val, t_val = data(31, 3, samples=100)
+VALIDATION: dict[str, Any] = {"x_val": x_val, "t_val": t_val}
+
+
+def trainer(comm: Any, dtype: str, options: dict[str, Any]) -> d.Trainer:
+    """Return a trainer; all processes but the first have another network, and other minibatches."""
     rank = 0 if comm is None else comm.rank
     own = {"weight_decay_lambda", "dropout_ratio"}
     few = options.get("gradient") == "batched"
@@ -172,40 +181,68 @@ def train(comm: Any, dtype: str, options: dict[str, Any]) -> tuple[MultiLayerNet
         backend="numpy",
         **{key: value for key, value in options.items() if key in own},
     )
-    x, t = data(31, 3, samples=2700)
-    x_val, t_val = data(31, 3, samples=100)
-    arguments: dict[str, Any] = {"mini_batch_size": 100, "iterations": 9, "seed": rank}
+    arguments = VALIDATION | {"mini_batch_size": 100, "iterations": 9, "seed": rank}
     arguments |= {key: value for key, value in options.items() if key not in own}
-    trainer = d.Trainer(
-        network,
-        x,
-        t,
-        *data(31, 3, 130),
-        x_val=x_val,
-        t_val=t_val,
-        verbose=False,
-        comm=comm,
-        **arguments,
-    )
-    trainer.train()
-    return network, trainer
+    return d.Trainer(network, *DATA, verbose=False, comm=comm, **arguments)
+
+
+def outcome(trainer: d.Trainer) -> list[Any]:
+    """Return what a training comes to: digests of network and losses, and all evaluations."""
+    history = trainer.train()
+    return [
+        digest({**trainer.network.params, "losses": history.losses}),
+        history.train_accuracy,
+        history.test_accuracy,
+        history.val_loss,
+        history.stopped,
+        history.best_iteration,
+    ]
+
+
+def cases(comm: Any) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return the trainings that so many processes can do, by their names; of very many, fewer."""
+    size = 1 if comm is None else comm.size
+    return {
+        f"{name}, {dtype}": (dtype, options)
+        for dtype in ("float32", "float64")[: 2 if size <= 4 else 1]
+        for name, options in TRAININGS.items()
+        if size <= options.get("mini_batch_size", 100)
+    }
 
 
 def trainings(comm: Any = None) -> dict[str, Any]:
-    """Return what trainings come to: digests of networks and losses, and all evaluations."""
+    """Return what trainings come to."""
+    return {name: outcome(trainer(comm, *case)) for name, case in cases(comm).items()}
+
+
+def stops(comm: Any = None, folder: Path = Path()) -> None:
+    """Leave checkpoints of trainings that one process stops, in the middle of an epoch."""
+
+    def stop_after(learner: d.Trainer, updates: int) -> None:
+        def look() -> None:
+            if learner.history.losses.shape[0] == updates:
+                learner.stop()
+            else:
+                learner._call_after(0.0, look)
+
+        learner._call_after(0.0, look)
+
+    for name, case in cases(comm).items():
+        learner = trainer(comm, *case)
+        if comm is None or comm.rank == comm.size - 1:
+            stop_after(learner, min(4, learner.max_iter - 2))
+        assert learner.train().stopped == "interrupted"
+        learner.save(folder / f"{name}.safetensors")
+
+
+def resumes(comm: Any) -> dict[str, Any]:
+    """Return what the trainings of `stops` come to in the end."""
     found = {}
-    for dtype in ("float32", "float64"):
-        for name, options in TRAININGS.items():
-            network, trainer = train(comm, dtype, options)
-            history = trainer.history
-            found[f"{name}, {dtype}"] = [
-                digest({**network.params, "losses": history.losses}),
-                history.train_accuracy,
-                history.test_accuracy,
-                history.val_loss,
-                history.stopped,
-                history.best_iteration,
-            ]
+    for name in cases(comm):
+        # All but the first process are told of none.
+        path = f"{name}.safetensors" if comm.rank == 0 else "none"
+        learner = d.Trainer.resume(path, *DATA, **VALIDATION, verbose=False, comm=comm)
+        found[name] = outcome(learner)
     return found
 
 
@@ -313,13 +350,30 @@ def command(*arguments: str) -> None:
     cli.main()
 
 
+def interrupted(number: str, updates: str, *arguments: str) -> None:
+    """Run the command line; the last process gets a signal after so many updates."""
+    from mpi4py import MPI
+
+    count, updated = itertools.count(1), Progress.updated
+
+    def counted(progress: Progress, losses: Any) -> None:
+        updated(progress, losses)
+        if next(count) == int(updates) and MPI.COMM_WORLD.rank == MPI.COMM_WORLD.size - 1:
+            signal.raise_signal(int(number))
+
+    Progress.updated = counted  # type: ignore[assignment, method-assign]
+    resume._SHARE = 0  # as many checkpoints as there can be
+    sys.argv = ["dlfs-gpu", *arguments]
+    cli.main()
+
+
 def main() -> None:
     """Run a program, and have the first process write what it returns."""
     from mpi4py import MPI
 
-    name, path = sys.argv[1:3]
-    if name == "command":
-        command(*sys.argv[2:])
+    name, path, *rest = sys.argv[1:]
+    if name in ("command", "interrupted"):
+        globals()[name](path, *rest)
     result = globals()[name](MPI.COMM_WORLD)
     everywhere = MPI.COMM_WORLD.allgather(result)
     assert all(other == result for other in everywhere), "processes differ"

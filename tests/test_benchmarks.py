@@ -22,6 +22,8 @@ from benchmarks.work import Array, Do, Job, Work, write_data
 
 ROOT = Path(__file__).parents[1]
 
+pytestmark = pytest.mark.once
+
 
 def slow(work: Work, gpu: bool) -> Do:
     """The library, held up."""

@@ -69,6 +69,7 @@ def test_every_number_comes_out_right(tmp_path: Path, backend: str) -> None:
     assert all(mistake.startswith(sources) for mistake in mistakes)
 
 
+@pytest.mark.once
 def test_training_on_mnist_follows_the_sources_log(tmp_path: Path, mnist_dir: Path) -> None:
     result = run_chapter4(tmp_path, backend="numpy", data_dir=mnist_dir, only="training")
     assert [f"{check.name}: {check.computed}" for _, check in result.checks if not check.ok] == []

@@ -113,6 +113,11 @@ def write_flowers(
     Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+# To train in a process of its own without scikit-learn, which takes longer than all other imports.
+QUICK = (
+    *("--data", "flowers.csv", "--test-data", "flowers.csv", "--label-column", "species"),
+    *("--mini-batch-size", "20"),
+)
 FLOWERS = (
     *("train", "--data", "flowers.csv", "--label-column", "species", "--mini-batch-size", "20"),
     *("--optimizer", "adam", "--lr", "0.1", "--iterations", "150", "--out", "a"),
@@ -302,8 +307,9 @@ class TestResults:
 
     def test_settings_of_matplotlib_do_not_matter(self, tmp_path: Path) -> None:
         (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfigure.dpi: 1e9\n")
+        write_flowers(tmp_path / "flowers.csv")
         options = ("--iterations", 1, "--out", "a")
-        result = run_process("train", *options, cwd=tmp_path, MPLBACKEND="garbage")
+        result = run_process("train", *QUICK, *options, cwd=tmp_path, MPLBACKEND="garbage")
         assert result.status == 0, result.err
         assert names_in(tmp_path / "a") == RESULTS
         result = run_process("chapter4", "--out", "b", "--only", "derivatives", cwd=tmp_path)
@@ -372,19 +378,25 @@ class TestResults:
 class TestInterruption:
     @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
     def test_results_are_kept(self, tmp_path: Path, name: str) -> None:
+        write_flowers(tmp_path / "flowers.csv")
+        options = (*QUICK, "--iterations", "100000000", "--out", "a")
         process = subprocess.Popen(
-            [sys.executable, "-m", "dlfs_gpu", "train", "--iterations", "100000000", "--out", "a"],
+            [sys.executable, "-m", "dlfs_gpu", "train", *options],
             cwd=tmp_path,
             env=ENVIRONMENT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # A suite that runs in the background ignores some.
+            preexec_fn=lambda: signal.signal(signal.Signals[name], signal.SIG_DFL),
         )
-        with process:
+        try:
             assert process.stderr is not None
             assert process.stderr.readline().startswith("iteration      0")
             process.send_signal(signal.Signals[name])
             out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
         assert process.returncode == 128 + signal.Signals[name]
         assert "stopping after this iteration" in err
         assert "Traceback" not in err
@@ -408,7 +420,9 @@ class TestInterruption:
         ],
     )
     def test_nobody_reads(self, tmp_path: Path, shell: str, status: int | None) -> None:
-        command = f"{sys.executable} -m dlfs_gpu train --iterations 30 --out a {shell}"
+        write_flowers(tmp_path / "flowers.csv")
+        options = " ".join((*QUICK, "--iterations", "30", "--out", "a"))
+        command = f"{sys.executable} -m dlfs_gpu train {options} {shell}"
         done = subprocess.run(
             ["bash", "-c", f"set -o pipefail; {command}"],
             cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False,

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from test_cli import (
 from dlfs_gpu.cli import resume as cli_resume
 from dlfs_gpu.cli import train as cli_train
 from dlfs_gpu.cli.lock import FolderLock
+from dlfs_gpu.cli.settings import TrainingSettings
 from dlfs_gpu.training import Trainer
 from dlfs_gpu.training.checkpoint import read_checkpoint, write_checkpoint
 from dlfs_gpu.training.update import Update
@@ -50,6 +52,7 @@ DIFFERENCE = (
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")
 
 
+@pytest.mark.once
 @needs_fork
 @pytest.mark.parametrize(
     "options",
@@ -207,7 +210,7 @@ class TestResume:
     def test_nothing_to_go_on_from(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         Path("a").mkdir()
         refused(run("train", "--resume", "a"), "a holds no checkpoint.safetensors")
-        refused(run("train", "--resume", "b"), "resume is b")
+        refused(run("train", "--resume", "b"), "--resume is b")
         assert names_in(".") == {"a"}
         interrupt_after(monkeypatch, 5)
         assert run("train", *OPTIONS, "--checkpoint-every", 0, "--out", "a").status == 130
@@ -310,6 +313,27 @@ class TestResume:
         assert names_in(".") == set()
 
 
+@pytest.mark.parametrize(("took", "wait"), [(0.005, 30.0), (2.0, 200.0)])
+def test_checkpoints_take_no_more_than_a_hundredth_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, took: float, wait: float
+) -> None:
+    now, waits = 0.0, []
+
+    def save(path: Path, notes: object) -> None:
+        nonlocal now
+        path.touch()
+        now += took
+
+    def call_after(seconds: float, function: object) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(cli_resume, "time", SimpleNamespace(perf_counter=lambda: now))
+    slow: Any = SimpleNamespace(save=save, _call_after=call_after)
+    with FolderLock(tmp_path) as lock:
+        cli_resume.Keeper(slow, lock, TrainingSettings()).keep()
+    assert waits == [0.0, wait]
+
+
 class TestCannotWrite:
     """Training goes on, and says so once; results are written where they can be."""
 
@@ -345,6 +369,26 @@ class TestCannotWrite:
         ]
         assert next(tried) > 50
         assert bool(kept) is not for_good
+        assert_same(straight)
+
+    def test_the_last_checkpoint(
+        self, run: Run, straight: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The one before it is still there, to go on from."""
+        save, tried = Trainer.save, itertools.count()
+
+        def saved(trainer: Trainer, *arguments: Any) -> None:
+            if next(tried):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            save(trainer, *arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "save", saved)
+            interrupt_after(patch, 30)
+            result = run("train", *OPTIONS, "--out", "a")
+        assert result.status == 130
+        assert result.out.splitlines()[-1] == "go on with: dlfs-gpu train --resume a"
+        assert run("train", "--resume", "a").status == 0
         assert_same(straight)
 
     def test_nothing_at_all(self, run: Run, straight: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,20 @@
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dlfs_gpu import MultiLayerNet, backend
+from dlfs_gpu.losses import SoftmaxWithLoss
 from dlfs_gpu.machine import memory
 from dlfs_gpu.machine.memory import free_host_memory
+from dlfs_gpu.processes import ALONE
+from dlfs_gpu.training import Trainer
+from dlfs_gpu.training.sharing import mean_loss
 
 GIB = 2**30
 
@@ -104,14 +110,38 @@ def test_the_budget_is_half_of_what_is_free(groups: Path, free: int, budget: int
         backend._host_budget.cache_clear()
 
 
-def test_scores_of_all_samples_are_not_kept_to_count_the_right_ones() -> None:
-    import tracemalloc
+class TestEvaluation:
+    """Scores of all samples are not kept to count the right ones, or for the validation loss."""
 
     network = MultiLayerNet(1, [], 500, seed=0, backend="numpy")
-    x, t = np.ones((100_000, 1), np.float32), np.zeros(100_000, int)
-    tracemalloc.start()
-    try:
-        network.accuracy(x, t)
-        assert tracemalloc.get_traced_memory()[1] < 2**26  # all scores: 200 MB
-    finally:
-        tracemalloc.stop()
+    x, t = np.ones((40_000, 1), np.float32), np.arange(40_000) % 500
+
+    def test_takes_little_memory(self) -> None:
+        """The loss of all at once: 4 times 80 MB."""
+        loss = self.network.loss(self.x, self.t)
+        trainer = Trainer(
+            self.network, self.x[:1], self.t[:1], self.x, self.t, mini_batch_size=1, iterations=1,
+            x_val=self.x, t_val=self.t, verbose=False,
+        )  # fmt: skip
+        tracemalloc.start()
+        try:
+            history = trainer.train()
+            assert tracemalloc.get_traced_memory()[1] < 2**27
+        finally:
+            tracemalloc.stop()
+        assert history.val_loss[0] == pytest.approx(float(loss), rel=1e-6)
+
+    def test_goes_on_with_less_where_memory_is_short(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        x, t = self.x[:5000], self.t[:5000]
+        loss = mean_loss(self.network, x, t, ALONE)
+        forward, sizes = SoftmaxWithLoss.forward, []
+
+        def short(layer: SoftmaxWithLoss, scores: Any, t: Any) -> Any:
+            sizes.append(len(scores))
+            if len(scores) > 1500:
+                raise MemoryError
+            return forward(layer, scores, t)
+
+        monkeypatch.setattr(SoftmaxWithLoss, "forward", short)
+        assert mean_loss(self.network, x, t, ALONE) == pytest.approx(loss, rel=1e-6)
+        assert sizes == [5000, 2500, 1250, 1250, 1250, 1250]

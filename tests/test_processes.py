@@ -6,18 +6,21 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mpi
 import mpi_programs
 import numpy as np
 import pytest
+from test_cli import QUICK, write_flowers
 
 from dlfs_gpu import ArgumentError, TwoLayerNet, check_gradients, numerical_gradient, processes
 from dlfs_gpu.cli.resume import CHECKPOINT
@@ -30,6 +33,11 @@ from dlfs_gpu.training.sharing import SharedUpdate
 from dlfs_gpu.training.update import Update
 
 
+def many(*counts: int) -> list[Any]:
+    """Return parameters of a test: more processes than every version need be tried on."""
+    return [pytest.param(count, marks=pytest.mark.once) for count in counts]
+
+
 def results(count: int, program: str, folder: Path) -> Any:
     """Return what a program of `mpi_programs` comes to in so many processes."""
     path = folder / f"{program}-{count}.json"
@@ -40,7 +48,7 @@ def results(count: int, program: str, folder: Path) -> Any:
 
 @mpi.needs_mpi
 class TestNumericalGradients:
-    @pytest.mark.parametrize("count", [1, 2, 3, 4])
+    @pytest.mark.parametrize("count", [1, 2, *many(3, 4)])
     def test_same_bits_as_alone(self, count: int, tmp_path: Path) -> None:
         assert results(count, "gradients", tmp_path) == mpi_programs.gradients()
 
@@ -75,11 +83,34 @@ def trainings_of_one(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @mpi.needs_mpi
 class TestTraining:
-    @pytest.mark.parametrize("count", [2, 3, 4])
+    @pytest.mark.parametrize("count", [2, *many(4, 8)])
     def test_same_bits_on_any_number(
         self, count: int, trainings_of_one: Any, tmp_path: Path
     ) -> None:
-        assert results(count, "trainings", tmp_path) == trainings_of_one
+        found = results(count, "trainings", tmp_path)
+        left_out = {
+            name for name in trainings_of_one if count == 8 and re.search("few samples|64", name)
+        }
+        assert found.keys() == trainings_of_one.keys() - left_out
+        assert found == {name: trainings_of_one[name] for name in found}
+
+    @pytest.mark.once
+    def test_resumed_on_another_number(self, trainings_of_one: Any, tmp_path: Path) -> None:
+        for stopped, resumed in ((2, (1, 4)), (1, (2,))):
+            results(stopped, "stops", tmp_path)
+            for count in resumed:
+                assert results(count, "resumes", tmp_path) == trainings_of_one
+
+    @pytest.mark.once
+    def test_numerical_gradients_that_began_alone(self, tmp_path: Path) -> None:
+        """They go on to the same bits; the rest to others, which is told."""
+        mpi_programs.stops(folder=tmp_path)
+        done = mpi.run(2, mpi_programs.__file__, "resumes", "found", cwd=tmp_path)
+        assert "comes from training alone and not by MPI: what follows may differ" in done.stderr
+        found = json.loads((tmp_path / "found").read_text())
+        alone = mpi_programs.trainings()
+        for name, (digest, *_) in found.items():
+            assert (digest == alone[name][0]) == name.startswith(("difference", "batched"))
 
     def test_what_cannot_be_shared(self, tmp_path: Path) -> None:
         found = results(2, "refused", tmp_path)
@@ -92,7 +123,7 @@ class TestTraining:
             "shards": ["comm", "has 2 processes; a minibatch of 1 is cut into 1 shards"],
             "coupling": ["network", "has Coupling, which has no `difference`"],
             "own gradient": ["network", "is a Own with a gradient of its own"],
-            "noise": ["network", "has Noise, which draws at random; for several processes"],
+            "noise": ["network", "has Noise, which draws at random; its attribute `lasting`"],
             "noise by samples": ["network", "has Noise, which draws for whole minibatches"],
             "frozen": ["network", "has Dropout, which draws for whole minibatches"],
         }
@@ -132,7 +163,7 @@ def test_kernels_of_a_process_alone_are_left_to_it(monkeypatch: pytest.MonkeyPat
     expected = network.numerical_gradient(x, t)
     monkeypatch.setattr("dlfs_gpu.differences.network_loss.loss_and_differences", taken)
     monkeypatch.setattr("dlfs_gpu.training.update.is_cupy_array", lambda x: True)
-    monkeypatch.setattr("dlfs_gpu.training.update.updates_by_kernel", taken)
+    monkeypatch.setattr("dlfs_gpu.training.update.Launcher", taken)
     one = Processes()
     one.comm = object()
     _, grads = network._loss_and_differences(x, t, threads=1, processes=one)
@@ -151,6 +182,35 @@ def test_what_is_no_way_for_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DLFS_GPU_MPI", "gpu")
     with pytest.raises(ArgumentError, match="DLFS_GPU_MPI is 'gpu'; it must be one of 'host', "):
         processes._buffer(np.ones(2))
+
+
+@pytest.mark.parametrize("way", ["host", "direct"])
+def test_arrays_of_a_gpu_go_through_the_host_unless_told(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Directly only when the GPU has made them."""
+    done: list[str] = []
+
+    def contiguous(x: np.ndarray) -> np.ndarray:
+        done.append("made")
+        return np.ascontiguousarray(x)
+
+    def copied(x: np.ndarray) -> np.ndarray:
+        done.append("copied")
+        return x
+
+    stream = SimpleNamespace(synchronize=lambda: done.append("waited"))
+    cuda = SimpleNamespace(get_current_stream=lambda: stream)
+    cupy: Any = SimpleNamespace(ascontiguousarray=contiguous, cuda=cuda)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(processes, "is_cupy_array", lambda x: True)
+    monkeypatch.setattr(processes, "to_numpy", copied)
+    monkeypatch.setenv("DLFS_GPU_MPI", way)
+    lib, sent = processes._buffer(np.arange(6.0).reshape(2, 3).T)
+    assert sent.flags.c_contiguous
+    assert (lib is cupy, done) == (
+        (True, ["made", "waited"]) if way == "direct" else (False, ["copied"])
+    )
 
 
 @pytest.mark.parametrize("variable", [None, "OMP_NUM_THREADS", "MKL_NUM_THREADS"])
@@ -174,20 +234,27 @@ def test_what_one_process_raises_ends_all(tmp_path: Path) -> None:
     assert "ArgumentError: x has shape (1, 5); it must be (N, 2) or (2,)" in done.stderr
 
 
-COMMAND = ("-m", "dlfs_gpu", "train", "--mpi", "--hidden", "20", "--mini-batch-size", "60")
+COMMAND = ("-m", "dlfs_gpu", "train", "--mpi", *QUICK)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A folder with the data of the commands."""
+    write_flowers(tmp_path / "flowers.csv")
+    return tmp_path
 
 
 @mpi.needs_mpi
 class TestCommands:
-    def test_train(self, tmp_path: Path) -> None:
+    def test_train(self, here: Path) -> None:
         for count in (1, 2):
-            done = mpi.run(count, *COMMAND, "--iterations", "30", "--out", str(count), cwd=tmp_path)
+            done = mpi.run(count, *COMMAND, "--iterations", "30", "--out", str(count), cwd=here)
             assert done.returncode == 0, done.stderr
             assert done.stdout.count("results in") == 1
-            summary = json.loads((tmp_path / str(count) / "summary.json").read_text())
+            summary = json.loads((here / str(count) / "summary.json").read_text())
             assert summary["processes"] == count
         for name in ("model.safetensors", "history.csv"):
-            assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+            assert (here / "1" / name).read_bytes() == (here / "2" / name).read_bytes()
 
     def test_gradcheck(self, tmp_path: Path) -> None:
         arguments = ("-m", "dlfs_gpu", "gradcheck", "--mpi", "--mini-batch-size", "5")
@@ -212,27 +279,56 @@ class TestCommands:
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
-    def test_a_signal_to_one_ends_all_at_one_update_with_results(self, tmp_path: Path) -> None:
-        with self.started(tmp_path) as (process, pids):
+    def test_a_signal_to_one_ends_all_at_one_update_with_results(self, here: Path) -> None:
+        with self.started(here) as (process, pids):
             os.kill(pids[1], signal.SIGTERM)
             process.communicate(timeout=60)
         assert process.returncode != 0
-        summary = json.loads((tmp_path / "a" / "summary.json").read_text())
+        summary = json.loads((here / "a" / "summary.json").read_text())
         assert (summary["stopped"], summary["signal"]) == ("interrupted", "SIGTERM")
-        assert names_in(tmp_path / "a") == {*RESULTS, CHECKPOINT}
+        assert names_in(here / "a") == {*RESULTS, CHECKPOINT}
 
     @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
     @pytest.mark.parametrize("rank", [0, 1])
     def test_one_that_is_killed_ends_all_with_nothing_half_written(
-        self, rank: int, tmp_path: Path
+        self, rank: int, here: Path
     ) -> None:
-        with self.started(tmp_path) as (process, pids):
+        with self.started(here) as (process, pids):
             os.kill(pids[rank], signal.SIGKILL)
             process.communicate(timeout=60)
         assert process.returncode != 0
         # A folder of what was being written may be left; the next run removes it.
-        names = {name for name in names_in(tmp_path / "a") if not name.startswith(".dlfs_gpu-")}
+        names = {name for name in names_in(here / "a") if not name.startswith(".dlfs_gpu-")}
         assert names <= {CHECKPOINT}
+
+    @pytest.mark.once
+    @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
+    @pytest.mark.parametrize(
+        ("name", "gradient", "count"),
+        [("SIGKILL", "backprop", 4), ("SIGTERM", "backprop", 1), ("SIGKILL", "difference", 1)],
+    )
+    def test_stopped_on_two_and_resumed_on_others(
+        self, name: str, gradient: str, count: int, here: Path
+    ) -> None:
+        options = (
+            *("--gradient", gradient, "--optimizer", "adam", "--dropout-ratio", "0.2"),
+            *("--validation-split", "0.2", "--patience", "99", "--iterations", "60"),
+            *("--kernels", "off"),
+        )
+        done = mpi.run(1, *COMMAND, *options, "--out", "straight", cwd=here)
+        assert done.returncode == 0, done.stderr
+        killed = (mpi_programs.__file__, "interrupted", str(signal.Signals[name].value), "30")
+        rest = (*COMMAND[2:], *options, "--checkpoint-every", "1e-9", "--out", "a")
+        done = mpi.run(2, *killed, *rest, cwd=here)
+        assert done.returncode != 0
+        assert CHECKPOINT in names_in(here / "a")
+        done = mpi.run(count, *COMMAND[:4], "--resume", "a", cwd=here)
+        assert done.returncode == 0, done.stderr
+        assert "may differ" not in done.stderr
+        assert names_in(here / "a") == set(RESULTS)
+        for result in ("model.safetensors", "history.csv"):
+            expected = (here / "straight" / result).read_bytes()
+            assert (here / "a" / result).read_bytes() == expected
 
     @contextlib.contextmanager
     def started(self, folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:

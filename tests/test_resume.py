@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from libraries import Library
 
 from dlfs_gpu import ArgumentError, DataError, save_model
-from dlfs_gpu.layers import Affine, Dropout, Sigmoid
+from dlfs_gpu.layers import Affine, Dropout, Identity, Sigmoid
 from dlfs_gpu.losses import MeanSquaredError
 from dlfs_gpu.models import MultiLayerNet, TwoLayerNet
 from dlfs_gpu.network import Network
@@ -406,6 +407,15 @@ class TestWhatIsKept:
             trainer(optimizer=optimizer).save(tmp_path / "a")
         assert list(tmp_path.iterdir()) == []
 
+    def test_a_layer_that_draws_from_nobody_knows_where(self, tmp_path: Path) -> None:
+        class Noise(Identity):
+            frozen = False
+
+        net = Network([Noise(), Affine(np.ones((FEATURES, CLASSES)))])
+        with refused("network"):
+            trainer(net).save(tmp_path / "a")
+        assert list(tmp_path.iterdir()) == []
+
     def test_notes(self, tmp_path: Path) -> None:
         notes = {"name": "ж", "sizes": [1, (2, None)], "rates": {"lr": 0.1, "high": float("inf")}}
         trainer().save(tmp_path / "a", notes)
@@ -526,6 +536,17 @@ class TestSaving:
         learner.save(tmp_path / "a")
         learner.train()
         assert result(learner) == result(straight)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))])
+def test_copies_and_pickles_go_on(copied: Callable[[Trainer], Trainer]) -> None:
+    learner = trainer(network(dropout_ratio=0.2), optimizer="adam", patience=100, **VALIDATION)
+    learner.train()
+    again = copied(learner)
+    for each in (learner, again):
+        each.train()
+    assert result(again) == result(learner)
+    assert again.history.iterations[-1] == 2 * OPTIONS["iterations"]
 
 
 class TestRefusals:

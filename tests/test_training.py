@@ -160,6 +160,7 @@ class TestTheBook:
             ).train()  # fmt: skip
         assert_same(state(by_vector), state(by_label))
 
+    @pytest.mark.once
     def test_mnist(self, mnist_dir: Path) -> None:
         """The chapter's recipe beside the log that its sources print."""
         source = {

@@ -47,13 +47,13 @@ class Keeper:
         if self._every:
             trainer._call_after(0.0, self.keep)
 
-    def keep(self) -> bool:
-        """Write a checkpoint, unless there should be none, and say whether it is written.
+    def keep(self) -> None:
+        """Write a checkpoint, unless there should be none.
 
         That it cannot be written is said once; it is tried again later.
         """
         if not self._every:
-            return False
+            return
         folder, start = self._lock.folder, time.perf_counter()
         try:
             self._lock.take()
@@ -65,11 +65,9 @@ class Keeper:
                     f"{folder / CHECKPOINT} is not written: {cause_of(error)}; training goes on"
                 )
             self._failed = True
-            return False
         finally:
             took = time.perf_counter() - start
             self._trainer._call_after(max(self._every, _SHARE * took), self.keep)
-        return True
 
 
 def read_settings(

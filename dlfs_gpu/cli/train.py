@@ -95,7 +95,7 @@ def _resume(
 
         def begin() -> TrainingSettings | None:
             if not folder.is_dir():
-                raise NotADirectoryError(f"resume is {folder}, which is not a folder")
+                raise ArgumentError("resume", f"is {folder}, which is not a folder")
             locked.enter_context(lock)
             if is_finished(folder):
                 typer.echo(f"the training in {folder} is finished: nothing is left to do")
@@ -163,19 +163,21 @@ def _finish(
     """Write and show the results, and return what could not be written."""
     folder, stopped = lock.folder, trainer.history.stopped
     unfinished = stopped == "interrupted"
-    kept = unfinished and keeper.keep()
+    if unfinished:
+        keeper.keep()
     failures = _write(lock, settings, data, trainer, summary)
     # Of a training that has diverged there is no model to be written.
     if failures and stopped in ("finished", "early"):
-        kept = keeper.keep()
+        keeper.keep()
     elif not unfinished:
         (folder / CHECKPOINT).unlink(missing_ok=True)
     typer.echo(_description(summary))
     typer.echo(f"results in {folder}")
     for failure in failures:
         echo_error(failure)
-    if kept:
-        typer.echo(f"go on with: dlfs-gpu train --resume {folder}")
+    if (folder / CHECKPOINT).exists():
+        together = "--mpi " if settings.mpi else ""
+        typer.echo(f"go on with: dlfs-gpu train {together}--resume {folder}")
     if stopped == "diverged":
         echo_error(f"training diverged: the loss is not finite any more; {_remedy(settings)}")
     return failures

@@ -1,4 +1,4 @@
-"""What a checkpoint says of network and optimizer, and finding them again."""
+"""What a checkpoint says of a training, and going on from there."""
 
 from __future__ import annotations
 
@@ -11,28 +11,74 @@ from dlfs_gpu.machine.versions import versions
 from dlfs_gpu.models import MultiLayerNet, TwoLayerNet
 from dlfs_gpu.network import Network
 from dlfs_gpu.optimizers import OPTIMIZERS, make_optimizer
+from dlfs_gpu.parameters import lasting
+from dlfs_gpu.training.checkpoint import with_arrays
+from dlfs_gpu.training.early_stopping import Best, EarlyStopping
+from dlfs_gpu.training.history import History
+from dlfs_gpu.training.inputs import Inputs
+from dlfs_gpu.training.update import Update
+from dlfs_gpu.training.updates import Updates
 
 
-def network_state(network: Network, params: Mapping[str, Array]) -> dict[str, Any]:
-    """Return what a network is and keeps, with these parameters."""
-    known = type(network) in (MultiLayerNet, TwoLayerNet)
+def training_state(
+    updates: Updates, inputs: Inputs, early: EarlyStopping, history: History, epoch: int
+) -> dict[str, Any]:
+    """Return what a training, with so many updates in an epoch, is and has come to."""
+    network, optimizer = updates.update.network, updates.update.optimizer
+    best = early.best_at_end if history.stopped == "diverged" else early.best
     return {
-        "is": _description(network),
-        "sizes": network.sizes,
-        "dtype": _type_name(network.dtype),
-        # No other network is built again.
-        "activation": vars(network)["activation"] if known else None,
-        "weight_decay_lambda": network.weight_decay_lambda,
-        "params": dict(params),
-        "lasting": [
-            {name: getattr(layer, name) for name in getattr(layer, "lasting", ())}
-            for layer in network.layers
-        ],
+        "origin": _origin(updates.update),
+        "data": inputs.digests,
+        "network": _network_state(network, early.last or network.params),
+        "optimizer": {"is": _class_name(optimizer), "attributes": dict(vars(optimizer))},
+        "minibatches": updates.sampler.rng,
+        "best": vars(best),
+        "history": history._state(epoch) | {"best_iteration": best.iteration},
     }
 
 
+def restore(
+    saved: Mapping[str, Any], updates: Updates, inputs: Inputs, early: EarlyStopping
+) -> History:
+    """Make a new training what a `training_state` says, and return its history.
+
+    Raises
+    ------
+    ArgumentError
+        If the data are others.
+
+    Warns
+    -----
+    UserWarning
+        To the caller's caller, if last digits may differ from those on the machine of the state.
+    """
+    network, optimizer = updates.update.network, updates.update.optimizer
+    for name, digest in saved["data"].items():
+        if inputs.digests[name] != digest:
+            raise ArgumentError(f"x_{name}", f"and t_{name} are not those of the checkpoint")
+    changes = [
+        f"{what} {saved['origin'].get(what)} and not {value}"
+        for what, value in _origin(updates.update).items()
+        if value != saved["origin"].get(what)
+    ]
+    if changes:
+        warnings.warn(
+            f"the checkpoint comes from {', '.join(changes)}: what follows may differ in the last "
+            "bits",
+            stacklevel=3,
+        )
+    saved = with_arrays(saved, network.backend.asarray)
+    _put_network_state(saved["network"], network)
+    vars(optimizer).update(saved["optimizer"]["attributes"])
+    updates.sampler.rng = saved["minibatches"]
+    early.best = early.best_at_end = Best(**saved["best"])
+    history = History(**saved["history"])
+    updates.done = history.losses.shape[0]
+    return history
+
+
 def network_like(state: Mapping[str, Any], network: Network | None, backend: str) -> Network:
-    """Return the network given, if it is one like that of a `network_state`, or else a new one.
+    """Return the network given, if it is one like that of a state, or else a new one.
 
     Raises
     ------
@@ -57,21 +103,6 @@ def network_like(state: Mapping[str, Any], network: Network | None, backend: str
     return network
 
 
-def put_network_state(state: Mapping[str, Any], network: Network) -> None:
-    """Make a network what `network_state` says."""
-    for key, param in network.params.items():
-        param[...] = state["params"][key]
-    network.weight_decay_lambda = state["weight_decay_lambda"]
-    for layer, lasting in zip(network.layers, state["lasting"], strict=True):
-        for name, value in lasting.items():
-            setattr(layer, name, value)
-
-
-def optimizer_state(optimizer: Any) -> dict[str, Any]:
-    """Return what an optimizer is and keeps."""
-    return {"is": _class_name(optimizer), "attributes": dict(vars(optimizer))}
-
-
 def optimizer_like(state: Mapping[str, Any], optimizer: Any) -> Any:
     """Return the optimizer given, if it is one like that of a state, or else a new one.
 
@@ -88,24 +119,36 @@ def optimizer_like(state: Mapping[str, Any], optimizer: Any) -> Any:
     return optimizer
 
 
-def origin(network: Network) -> dict[str, str]:
-    """Return on what it may depend how the results of a network are rounded."""
-    return {"backend": network.backend.name, "device": network.backend.device} | versions()
+def _origin(update: Update) -> dict[str, str]:
+    """Return on what it may depend how the results of a training are rounded."""
+    backend = update.network.backend
+    way = "alone" if update.processes.comm is None else "by MPI"
+    return {"training": way, "backend": backend.name, "device": backend.device} | versions()
 
 
-def warn_of_other_origin(old: Mapping[str, str], new: Mapping[str, str]) -> None:
-    """Warn the caller's caller that last digits may differ, if the origins do."""
-    changes = [
-        f"{what} {old.get(what)} and not {value}"
-        for what, value in new.items()
-        if value != old.get(what)
-    ]
-    if changes:
-        warnings.warn(
-            f"the checkpoint comes from {', '.join(changes)}: what follows may differ in the last "
-            "bits",
-            stacklevel=3,
-        )
+def _network_state(network: Network, params: Mapping[str, Array]) -> dict[str, Any]:
+    """Return what a network is and keeps, with these parameters."""
+    known = type(network) in (MultiLayerNet, TwoLayerNet)
+    return {
+        "is": _description(network),
+        "sizes": network.sizes,
+        "dtype": _type_name(network.dtype),
+        # No other network is built again.
+        "activation": vars(network)["activation"] if known else None,
+        "weight_decay_lambda": network.weight_decay_lambda,
+        "params": dict(params),
+        "lasting": lasting(network.layers),
+    }
+
+
+def _put_network_state(state: Mapping[str, Any], network: Network) -> None:
+    """Make a network what `_network_state` says."""
+    for key, param in network.params.items():
+        param[...] = state["params"][key]
+    network.weight_decay_lambda = state["weight_decay_lambda"]
+    for layer, attributes in zip(network.layers, state["lasting"], strict=True):
+        for name, value in attributes.items():
+            setattr(layer, name, value)
 
 
 def _description(network: Network) -> list[str]:

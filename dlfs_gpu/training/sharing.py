@@ -189,8 +189,6 @@ def start_together(
             network.weight_decay_lambda,
         ),
         "optimizer": type(optimizer).__name__,
-        "mini_batch_size": update.mini_batch_size,
-        "gradient": update.gradient,
     }
     for part, arrays in data.items():
         things |= dict(zip((f"x_{part}", f"t_{part}"), arrays or (None, None), strict=True))
@@ -221,20 +219,18 @@ def accuracy(network: Network, x: Array, t: Array, processes: Processes) -> floa
     def right(part: slice) -> float:
         return round(network._accuracy(x[part, ...], t[part, ...]) * length(part))
 
-    return math.fsum(_of_pieces(right, x.shape[0], processes)) / int(x.shape[0])
+    return sum(_of_pieces(right, x.shape[0], processes)) / int(x.shape[0])
 
 
 def mean_loss(network: Network, x: Array, t: Array, processes: Processes) -> float:
     """Return the loss, weight decay left out, of data that the network has checked."""
-
-    def loss(part: slice) -> float:
-        scores = network._evaluate(x[part, ...])
-        return float(network.loss_layer.forward(scores, t[part, ...]))
-
     if processes.comm is None:
-        return loss(slice(None))
-    n = int(x.shape[0])
-    return math.fsum(_of_pieces(lambda part: loss(part) * length(part), n, processes)) / n
+        return network._mean_loss(x, t)
+
+    def total(part: slice) -> float:
+        return network._mean_loss(x[part, ...], t[part, ...]) * length(part)
+
+    return sum(_of_pieces(total, x.shape[0], processes)) / int(x.shape[0])
 
 
 def _of_pieces(value: Callable[[slice], float], samples: int, processes: Processes) -> list[float]:

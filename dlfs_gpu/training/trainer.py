@@ -6,7 +6,6 @@ import math
 import os
 import time
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,26 +16,13 @@ from dlfs_gpu.data.minibatches import MinibatchSampler
 from dlfs_gpu.network import Network
 from dlfs_gpu.optimizers import make_optimizer
 from dlfs_gpu.processes import Processes
-from dlfs_gpu.training.checkpoint import (
-    digest_of,
-    read_checkpoint,
-    with_arrays,
-    write_checkpoint,
-)
-from dlfs_gpu.training.early_stopping import Best, EarlyStopping
+from dlfs_gpu.training.checkpoint import read_checkpoint, write_checkpoint
+from dlfs_gpu.training.early_stopping import EarlyStopping
 from dlfs_gpu.training.history import History
-from dlfs_gpu.training.inputs import checked, checked_if_given
+from dlfs_gpu.training.inputs import Inputs
 from dlfs_gpu.training.progress import Progress
-from dlfs_gpu.training.resuming import (
-    network_like,
-    network_state,
-    optimizer_like,
-    optimizer_state,
-    origin,
-    put_network_state,
-    warn_of_other_origin,
-)
-from dlfs_gpu.training.sharing import accuracy, make_update, mean_loss, start_together
+from dlfs_gpu.training.resuming import network_like, optimizer_like, restore, training_state
+from dlfs_gpu.training.sharing import make_update, start_together
 from dlfs_gpu.training.update import GradientKind
 from dlfs_gpu.training.updates import Updates
 
@@ -137,27 +123,22 @@ class Trainer:
         optimizer = make_optimizer(optimizer, **(optimizer_param or {}))
         self._processes = Processes(comm)
         self.verbose = verbose and self._processes.rank == 0
-        self._train = checked(network, x_train, t_train, "train")
-        self._test = checked_if_given(network, x_test, t_test, "test")
-        self._val = checked_if_given(network, x_val, t_val, "val")
+        parts = (x_train, t_train), (x_test, t_test), (x_val, t_val)
+        self._inputs = Inputs(network, *parts, evaluate_sample_num_per_epoch)
         self.patience = None if patience is None else check_count("patience", patience)
         if patience is not None and x_val is None:
             raise ArgumentError(
                 "patience", f"is {patience}, which needs validation data, but x_val is None"
             )
-        self._evaluated = evaluate_sample_num_per_epoch
-        if evaluate_sample_num_per_epoch is not None:
-            check_count("evaluate_sample_num_per_epoch", evaluate_sample_num_per_epoch)
-        size: int = self._train[0].shape[0]
+        x, t = self._inputs.train
+        size: int = x.shape[0]
         sampler = MinibatchSampler(size, mini_batch_size, seed=seed)
         self.iter_per_epoch = max(size // mini_batch_size, 1)
         if iterations is None:
             self.max_iter = check_count("epochs", epochs) * self.iter_per_epoch
         else:
             self.max_iter = check_count("iterations", iterations)
-        update = make_update(
-            network, optimizer, *self._train, mini_batch_size, gradient, self._processes
-        )
+        update = make_update(network, optimizer, x, t, mini_batch_size, gradient, self._processes)
         self._updates = Updates(update, sampler)
         self.callback = callback
         self.history = History()
@@ -204,16 +185,8 @@ class Trainer:
         Interrupted by an exception, KeyboardInterrupt for one, it leaves in `history` what was
         done so far, and in the network what it would have left at its end.
         """
-        start_together(
-            self._updates.update,
-            self._updates.sampler,
-            {"train": self._train, "test": self._test, "val": self._val},
-            {
-                "iterations": self.max_iter,
-                "patience": self.patience,
-                "evaluate_sample_num_per_epoch": self._evaluated,
-            },
-        )
+        update, sampler = self._updates.update, self._updates.sampler
+        start_together(update, sampler, self._inputs.parts, self._settings)
         history = self.history
         if history.stopped in ("early", "diverged"):
             self._early.take_best()
@@ -266,11 +239,13 @@ class Trainer:
 
         Raises
         ------
+        ArgumentError
+            If a layer draws at random and has no `lasting` (`dlfs_gpu.protocols.Layer`).
         RuntimeError
             In the middle of an update: from a signal handler, or another thread than `train`'s.
         TypeError
-            If an attribute of the optimizer, or a lasting one of a layer (see
-            `dlfs_gpu.protocols.Layer`), is none of the things that a checkpoint can hold.
+            If an attribute of the optimizer, or a lasting one of a layer, is none of the things
+            that a checkpoint can hold.
         OSError
             If the file cannot be written.
         """
@@ -279,27 +254,10 @@ class Trainer:
                 "save was called in the middle of an update; call it in callback, or call stop, "
                 "and save when train has ended"
             )
-        early = self._early
-        best = early.best_at_end if self.history.stopped == "diverged" else early.best
-        state = {
-            "notes": notes,
-            "origin": origin(self.network),
-            "data": self._digests,
-            "settings": {
-                "mini_batch_size": self._updates.sampler.mini_batch_size,
-                "evaluate_sample_num_per_epoch": self._evaluated,
-                "iterations": self.max_iter,
-                "gradient": self._updates.update.gradient,
-                "patience": self.patience,
-            },
-            "planned": self._planned,
-            "network": network_state(self.network, early.last or self.network.params),
-            "optimizer": optimizer_state(self.optimizer),
-            "minibatches": self._updates.sampler.rng,
-            "best": vars(best),
-            "history": self.history._state(self.iter_per_epoch)
-            | {"best_iteration": best.iteration},
-        }
+        state = {"notes": notes, "settings": self._settings, "planned": self._planned}
+        state |= training_state(
+            self._updates, self._inputs, self._early, self.history, self.iter_per_epoch
+        )
         if self._processes.rank == 0:
             write_checkpoint(path, state)
 
@@ -335,7 +293,8 @@ class Trainer:
             One of the checkpoint's class, whose attributes are replaced. It must be given unless
             that was one of `dlfs_gpu.optimizers`.
         verbose, callback, comm
-            As for `Trainer`. The processes may be more or fewer than those of the checkpoint.
+            As for `Trainer`. The processes may be more or fewer than those of the checkpoint, which
+            the first one reads for all.
 
         Raises
         ------
@@ -347,9 +306,10 @@ class Trainer:
         Warns
         -----
         UserWarning
-            If backend, device or versions are others: bits may differ then.
+            If backend, device or versions are others, or only one of the trainings has a `comm`:
+            bits may differ then.
         """
-        saved = read_checkpoint(path)
+        saved = Processes(comm).from_root(lambda: read_checkpoint(path))
         backend = "cupy" if is_cupy_array(x_train) else "numpy"
         trainer = cls(
             network_like(saved["network"], network, backend),
@@ -365,27 +325,20 @@ class Trainer:
             comm=comm,
             **saved["settings"],
         )
-        for name, digest in saved["data"].items():
-            if trainer._digests[name] != digest:
-                raise ArgumentError(f"x_{name}", f"and t_{name} are not those of the checkpoint")
-        warn_of_other_origin(saved["origin"], origin(trainer.network))
-        trainer._restore(saved)
+        trainer.history = restore(saved, trainer._updates, trainer._inputs, trainer._early)
+        trainer._planned = saved["planned"]
         return trainer
 
-    def _restore(self, saved: dict[str, Any]) -> None:
-        saved = with_arrays(saved, self.network.backend.asarray)
-        put_network_state(saved["network"], self.network)
-        vars(self.optimizer).update(saved["optimizer"]["attributes"])
-        self._updates.sampler.rng = saved["minibatches"]
-        self._planned = saved["planned"]
-        self._early.best = self._early.best_at_end = Best(**saved["best"])
-        self.history = History(**saved["history"])
-        self._updates.done = self.history.losses.shape[0]
-
-    @cached_property
-    def _digests(self) -> dict[str, str | None]:
-        parts = {"train": self._train, "test": self._test, "val": self._val}
-        return {name: part and digest_of(*part) for name, part in parts.items()}
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """The arguments that are no arrays and decide what training does."""
+        return {
+            "mini_batch_size": self._updates.sampler.mini_batch_size,
+            "evaluate_sample_num_per_epoch": self._inputs.evaluated,
+            "iterations": self.max_iter,
+            "gradient": self._updates.update.gradient,
+            "patience": self.patience,
+        }
 
     @property
     def _is_due(self) -> bool:
@@ -435,12 +388,7 @@ class Trainer:
         expected = self._ended or self._epoch_ended
         if done and expected and not is_finite(loss, *network.params.values()):
             history.stopped = "diverged"
-        train, test = self._accuracy(self._train), self._accuracy(self._test)
-        val_loss = None
-        if self._val is not None:
-            x, t = self._val
-            val_loss = mean_loss(network, x, t, self._processes)
-        history._add(done, train, test, val_loss)
+        history._add(done, *self._inputs.evaluate(network, self._processes))
         if self.patience is not None:
             self._early.judge(history.val_loss[-1], done, epoch_ended=self._epoch_ended)
             history.best_iteration = self._early.best_at_end.iteration
@@ -448,10 +396,3 @@ class Trainer:
         progress.evaluated(loss, last=last)
         if self.callback is not None:
             self._call(self.callback, self)
-
-    def _accuracy(self, data: tuple[Array, Array] | None) -> float | None:
-        if data is None:
-            return None
-        x, t = data
-        first = self._evaluated
-        return accuracy(self.network, x[:first, ...], t[:first, ...], self._processes)

@@ -9,6 +9,8 @@ import pytest
 from dlfs_gpu.kernels.cuda import source
 from kernels.nvrtc import compile_log
 
+pytestmark = pytest.mark.once
+
 # Turing, Ampere, Hopper, Blackwell.
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")
 ACTIVATIONS = ("SIGMOID", "TANH", "RELU")
