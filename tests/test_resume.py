@@ -538,9 +538,13 @@ class TestSaving:
         assert result(learner) == result(straight)
 
 
+@pytest.mark.parametrize("dropout_ratio", [0, 0.2])  # 0 has buffers
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))])
-def test_copies_and_pickles_go_on(copied: Callable[[Trainer], Trainer]) -> None:
-    learner = trainer(network(dropout_ratio=0.2), optimizer="adam", patience=100, **VALIDATION)
+def test_copies_and_pickles_go_on(
+    copied: Callable[[Trainer], Trainer], dropout_ratio: float
+) -> None:
+    made = network(dropout_ratio=dropout_ratio)
+    learner = trainer(made, optimizer="adam", patience=100, **VALIDATION)
     learner.train()
     again = copied(learner)
     for each in (learner, again):

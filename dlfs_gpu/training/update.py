@@ -71,8 +71,10 @@ class Update:
         self._launcher: Launcher | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return all but kernels, which cannot be copied."""
-        return vars(self) | {"_launcher": None}
+        """Return all but what can be made anew, of which not all can be copied."""
+        state = vars(self) | {"_fused": None, "_launcher": None}
+        state.pop("_compiled", None)
+        return state
 
     def run(self, indices: Array) -> Iterator[Array]:
         """Update the network on one minibatch after another, without waiting for the device.
