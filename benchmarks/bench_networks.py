@@ -32,9 +32,12 @@ def bench_backpropagation(
     benchmark(network.loss_and_gradient, place.images(batch), place.labels(batch))
 
 
+@network_sizes
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def bench_update(benchmark: BenchmarkFixture, place: Place, optimizer: str) -> None:
-    benchmark(place.updates(optimizer=OPTIMIZERS[optimizer](lr=1e-3)))
+def bench_update(
+    benchmark: BenchmarkFixture, place: Place, sizes: tuple[int, ...], optimizer: str
+) -> None:
+    benchmark(place.updates(sizes, optimizer=OPTIMIZERS[optimizer](lr=1e-3)))
 
 
 @pytest.mark.parametrize("method", ["loop", "batched", "difference"])

@@ -136,11 +136,15 @@ class Update:
                 optimizer.update(network.params, grads)
                 return loss
             launcher = self._ready_launcher()
-            launched = launcher and launcher.gradient(indices)
-            if launched:
-                loss, grads = launched
-                optimizer.update(network.params, grads)
-                return loss
+            if launcher is not None:
+                losses = launcher.update(indices[None, ...], optimizer)
+                if losses is not None:
+                    return losses[0, ...]
+                launched = launcher.gradient(indices)
+                if launched is not None:
+                    loss, grads = launched
+                    optimizer.update(network.params, grads)
+                    return loss
             fused = self._fused
             parts = Parts() if kernels_mode() == "off" else self._compiled
             if fused is None or fused.layers != network.layers or fused.parts != parts:
