@@ -16,11 +16,9 @@ from kernels.fake_cupy import FakeCupy, fake
 
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A folder for compiled programs, the same for all workers of a run, and for several runs."""
+    """A folder for compiled programs, the same for all workers of a run."""
     if COMPILER is None:
         pytest.skip("there is no C++ compiler")
-    if FOLDER in os.environ:
-        return
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "kernels"
     folder.mkdir(exist_ok=True)

@@ -9,8 +9,6 @@ import pytest
 from dlfs_gpu.kernels.cuda import source
 from kernels.nvrtc import compile_log
 
-pytestmark = pytest.mark.once
-
 # Turing, Ampere, Hopper, Blackwell.
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")
 ACTIVATIONS = ("SIGMOID", "TANH", "RELU")
@@ -43,23 +41,25 @@ def test_compiles_without_spills(name: str, architecture: str, ctype: str) -> No
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_layers_compile_without_spills(architecture: str, ctype: str) -> None:
     expressions = [f"{name}<{ctype}>" for name in ("gather", "softmax", "columns")]
-    expressions += [f"activation<{ctype}, {activation}>" for activation in ACTIVATIONS]
+    activations = ACTIVATIONS if architecture == "sm_90" else ACTIVATIONS[:1]
+    expressions += [f"activation<{ctype}, {activation}>" for activation in activations]
     assert_no_spills("layers.cu", expressions, architecture)
 
 
 @pytest.mark.parametrize("ctype", ["float", "double"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_products_compile_without_spills(architecture: str, ctype: str) -> None:
-    warps = (4, 8, 16) if ctype == "float" else (4, 8)
-    expressions = [
-        f"{name}<{ctype}, {count}{activation}>"
-        for count in (warps if architecture == "sm_90" else warps[-1:])
-        for name, activation in [
-            *[("last", ""), ("back", ""), ("weights", "")],
-            *(("forward", f", {name}") for name in ACTIVATIONS),
-        ]
-    ]
+    warps = 16 if ctype == "float" else 8
+    expressions = [f"{name}<{ctype}, {warps}>" for name in ("last", "back", "weights")]
+    activations = ACTIVATIONS if architecture == "sm_90" else ACTIVATIONS[:1]
+    expressions += [f"forward<{ctype}, {warps}, {activation}>" for activation in activations]
     assert_no_spills("products.cu", expressions, architecture)
+
+
+@pytest.mark.parametrize("ctype", ["float", "double"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_optimizers_compile_without_spills(architecture: str, ctype: str) -> None:
+    assert_no_spills("optimizers.cu", [f"step<{ctype}, ADAM>"], architecture)
 
 
 def assert_no_spills(file: str, expressions: list[str], architecture: str) -> None:

@@ -289,14 +289,12 @@ def catches(cupy: FakeCupy, kind: Kind, proof: Proof) -> bool:
     return not all(error(a, b) < 1e-6 for a, b in zip(arrays, expected, strict=True))
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(("kind", "name", "proof"), CASES)
 def test_a_broken_kernel_is_caught(cupy: FakeCupy, kind: Kind, name: str, proof: Proof) -> None:
     cupy.mutations = [MUTATIONS[kind][name][:2]]
     assert catches(cupy, kind, proof)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("proof", get_args(Proof))
 @pytest.mark.parametrize("kind", get_args(Kind))
 def test_the_kernels_themselves_are_not(cupy: FakeCupy, kind: Kind, proof: Proof) -> None:

@@ -13,8 +13,6 @@ from kernels.emulated import EmulatorError, Sanitizer, require
 from kernels.fake_cupy import FakeCupy
 from kernels.problems import error, make_problem, updated
 
-pytestmark = pytest.mark.once
-
 # numbers: other results than in float64. bits: others for another number of blocks, or if threads
 # take turns in another order. thread, address: what a sanitizer finds.
 Proof = Literal["numbers", "bits", "thread", "address"]
