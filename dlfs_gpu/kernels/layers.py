@@ -63,6 +63,7 @@ class Layers:
         mini_batch_size: int,
     ) -> None:
         dtype = check_arrays(params, x, labels)
+        self._check_sizes(params, mini_batch_size)
         self._ctype, self._activations = CTYPES[dtype.name], activations
         self.key = (self.source, self._ctype, *activations)
         self._params, self._x, self._labels = params, x, labels
@@ -80,6 +81,9 @@ class Layers:
         self._counts = empty(2, np.int32)
         # cuBLAS reads the factors of a product in the host's memory.
         self._factors = np.array([0, 1], dtype)
+
+    def _check_sizes(self, params: Sequence[Array], mini_batch_size: int) -> None:
+        """Raise UnfitError if a subclass does not take a network of such sizes."""
 
     def run(self, indices: Array, lr: float) -> Array:
         """Do the first updates of `indices`, (U, B), in place; return the losses before, (K,).

@@ -36,20 +36,13 @@ class Products(Layers):
 
     source = "products.cu"
 
-    def __init__(
-        self,
-        activations: Sequence[str],
-        params: Sequence[Array],
-        x: Array,
-        labels: Array,
-        mini_batch_size: int,
-    ) -> None:
+    _graph: tuple[Any, Any] = (None, None)
+
+    def _check_sizes(self, params: Sequence[Array], mini_batch_size: int) -> None:
         check_at_most(_COLUMNS, params[-1].size, "classes")
         largest = mini_batch_size * max(W.size for W in params[::2])
-        most = _MOST_MULTIPLICATIONS.get(x.dtype.name, 0)
+        most = _MOST_MULTIPLICATIONS[params[0].dtype.name]
         check_at_most(most, largest, "multiplications in a product")
-        super().__init__(activations, params, x, labels, mini_batch_size)
-        self._graph: tuple[Any, Any] = (None, None)
 
     def _repeat(
         self, count: int, scale: float, targets: Sequence[Array], add: bool, then: Launch | None

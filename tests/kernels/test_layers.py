@@ -39,7 +39,7 @@ def kind(request: pytest.FixtureRequest, cupy: FakeCupy, monkeypatch: pytest.Mon
     """Kernels that take any network, or up to 32 classes."""
     cupy.attributes["CooperativeLaunch"] = 0
     if request.param == "layers":
-        monkeypatch.setattr(products, "_MOST_MULTIPLICATIONS", {})
+        monkeypatch.setattr(products, "_MOST_MULTIPLICATIONS", {"float32": 0, "float64": 0})
     kind: Kind = request.param
     return kind
 
