@@ -250,14 +250,14 @@ MUTATIONS: dict[Kind, dict[str, tuple[str, str, list[Proof]]]] = {
         "a barrier removed": (
             "            __syncthreads();\n            if (group < step)",
             "            if (group < step)",
-            ["numbers", "thread"],
+            ["thread"],
         ),
-        "an index off by one": ("n * inputs + i]", "n * inputs + i + 1]", ["numbers", "address"]),
+        "an index off by one": ("n * inputs + i]", "n * inputs + i + 1]", ["address"]),
         "a sum without the last column": ("j < width && n", "j < width - 1 && n", ["numbers"]),
-        "a minibatch counted twice": ("losses[(*update)++]", "losses[*update += 2]", ["address"]),
+        "a minibatch counted twice": ("losses[(*update)++]", "losses[*update += 2]", ["numbers"]),
     },
     "products": {
-        "a barrier removed": ("    __syncthreads();\n", "", ["numbers", "thread"]),
+        "a barrier removed": ("    __syncthreads();\n", "", ["numbers"]),
         "a row read too many": ("(BY_COLUMN ? m.rows", "(BY_COLUMN ? m.rows + 1", ["address"]),
         "a bias left out": ("if (i <= inputs && j", "if (i < inputs && j", ["numbers"]),
         "a minibatch not counted": ("counts[0] = done + 1", "counts[0] = done", ["numbers"]),
