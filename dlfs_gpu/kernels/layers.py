@@ -68,19 +68,17 @@ class Layers:
         self.key = (self.source, self._ctype, *activations)
         self._params, self._x, self._labels = params, x, labels
         n, empty, widths = mini_batch_size, cupy().empty, [b.size for b in params[1::2]]
-        self._outputs = [empty((n, width), dtype) for width in (x.shape[1], *widths)]
+        self._outputs = [empty((n, width), dtype) for width in widths]
         self._slopes, deltas = (
             [empty((n, width), dtype) for width in widths[:-1]] for _ in range(2)
         )
         # The scores become the gradient by them.
         self._deltas = [*deltas, self._outputs[-1]]
-        self._batch_labels, self._batch_losses = empty(n, np.int64), empty(n, dtype)
+        self._batch_losses = empty(n, dtype)
         products = 3 * n * sum(W.size for W in params[::2])
         most = max(1, min(_MOST_UPDATES, int(_MOST_PRODUCTS / products)))
         self._rows, self._losses = empty((most, n), np.int64), empty(most, dtype)
         self._counts = empty(2, np.int32)
-        # cuBLAS reads the factors of a product in the host's memory.
-        self._factors = np.array([0, 1], dtype)
 
     def _check_sizes(self, params: Sequence[Array], mini_batch_size: int) -> None:
         """Raise UnfitError if a subclass does not take a network of such sizes."""
@@ -131,6 +129,18 @@ class Layers:
         """What `gradient` leaves, as `params`."""
         return list(map(cupy().empty_like, self._params))
 
+    @functools.cached_property
+    def _batch(self) -> tuple[Array, Array]:
+        """Samples of a minibatch, (N, I), and their labels, (N,)."""
+        n = len(self._batch_losses)
+        shape = (n, self._x.shape[1])
+        return cupy().empty(shape, self._x.dtype), cupy().empty(n, np.int64)
+
+    @functools.cached_property
+    def _factors(self) -> np.ndarray:
+        """What cuBLAS multiplies a product by: it reads that in the host's memory."""
+        return np.array([0, 1], self._x.dtype)
+
     def _kernel(self, name: str, *template: str) -> Any:
         return load(self.source, (name, self._ctype, *template), current_device().id)
 
@@ -139,7 +149,8 @@ class Layers:
 
         Which minibatch is next, the device counts itself.
         """
-        outputs, deltas, number = self._outputs, self._deltas, self._x.dtype.type
+        (batch, labels), deltas, number = self._batch, self._deltas, self._x.dtype.type
+        befores = [batch, *self._outputs]
         weights, biases = self._params[::2], self._params[1::2]
         n, last = len(self._batch_losses), len(weights) - 1
         launches: list[Launch] = []
@@ -155,21 +166,21 @@ class Layers:
             launches.append(functools.partial(self._kernel("columns"), grid, block, arguments))
 
         data = (self._x, self._labels, self._rows)
-        batch = (outputs[0], self._batch_labels, self._counts, np.int32(self._x.shape[1]))
-        by_sample(self._kernel("gather"), _ROW_THREADS, *data, *batch)
+        fetched = (batch, labels, self._counts, np.int32(batch.shape[1]))
+        by_sample(self._kernel("gather"), _ROW_THREADS, *data, *fetched)
         for k, (W, b) in enumerate(zip(weights, biases, strict=True)):
-            launches.append(self._product(outputs[k], W, outputs[k + 1]))
-            z, width = (outputs[k + 1], b), np.int32(b.size)
+            launches.append(self._product(befores[k], W, self._outputs[k]))
+            z, width = (self._outputs[k], b), np.int32(b.size)
             if k < last:
                 kernel = self._kernel("activation", self._activations[k].upper())
                 by_sample(kernel, _ROW_THREADS, *z, self._slopes[k], width)
             else:
-                truth = (self._batch_labels, self._batch_losses)
+                truth = (labels, self._batch_losses)
                 by_sample(self._kernel("softmax"), _LANES, *z, *truth, number(scale), width)
         for k in range(last, -1, -1):
             if k:
                 launches.append(self._product(deltas[k], weights[k].T, deltas[k - 1]))
-            launches.append(self._product(outputs[k].T, deltas[k], targets[2 * k], add=add))
+            launches.append(self._product(befores[k].T, deltas[k], targets[2 * k], add=add))
             if k:
                 by_column(k - 1, self._slopes[k - 1], NULL, NULL, NULL)
         by_column(last, NULL, self._batch_losses, self._losses, self._counts)

@@ -47,23 +47,23 @@ class Products(Layers):
     def _repeat(
         self, count: int, scale: float, targets: Sequence[Array], add: bool, then: Launch | None
     ) -> None:
-        launches = self._launches(scale, targets, add=add)
         updates = _GRAPH if add else 1
         graphs, rest = divmod(count, updates)
         if graphs:
             key = (scale, add)
             if self._graph[0] != key:
-                self._graph = (key, _record(launches * updates))
+                self._graph = (key, _record(self._launches(scale, targets, add=add) * updates))
             for _ in range(graphs):
                 self._graph[1].launch()
                 if then is not None:
                     then()
-        for launch in launches * rest:
-            launch()
+        if rest:
+            for launch in self._launches(scale, targets, add=add) * rest:
+                launch()
 
     def _launches(self, scale: float, targets: Sequence[Array], *, add: bool) -> list[Launch]:
         deltas, rows, counts = self._deltas, self._rows, self._counts
-        befores, slopes = [self._x, *self._outputs[1:]], self._slopes
+        befores, slopes = [self._x, *self._outputs[:-1]], self._slopes
         samples, last = len(self._batch_losses), len(deltas) - 1
         launches: list[Launch] = []
 
@@ -82,7 +82,7 @@ class Products(Layers):
             W, b = self._params[2 * k : 2 * k + 2]
             activation = f"forward {self._activations[k].upper()}"
             lookup = NULL if k else rows
-            out = (self._outputs[k + 1], slopes[k])
+            out = (self._outputs[k], slopes[k])
             launch(k, samples, b.size, len(W), activation, befores[k], lookup, counts, W, b, *out)
         W, b = self._params[-2:]
         data = (befores[last], np.int32(last == 0), rows, counts, self._labels)
