@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,11 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import charts, machine, report, scaling, sections
+from benchmarks import charts, machine, optimizers, report, scaling, sections
 from benchmarks import work as work_module
 from benchmarks.comparison import Comparison, Competitor, Result, Task
 from benchmarks.peers import chapter, dlfs
 from benchmarks.work import Array, Do, Job, Work, write_data
+from dlfs_gpu.backend import use_backend
 
 ROOT = Path(__file__).parents[1]
 
@@ -277,6 +279,18 @@ def test_the_suites_run() -> None:
     # But for thousands of samples or units.
     printed = run("pytest", "benchmarks", "--benchmark-disable", "-q", "-k", "float32 and not 000")
     assert "passed" in printed
+
+
+def test_optimizers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(optimizers, "_WORKS", (((784, 3, 10), 5),))
+    monkeypatch.setattr(optimizers, "_IMAGES", 20)
+    monkeypatch.setattr(optimizers, "_UPDATES", 2)
+    with use_backend("numpy"):
+        optimizers.main()
+    printed = capsys.readouterr().out
+    assert "| 784-3-10, batch 5 | time |" in printed
+    for name in ("SGD", "Momentum", "Adam"):
+        assert re.search(rf"^\| dlfs_gpu, {name} \| [\d.]+ µs \|$", printed, re.MULTILINE)
 
 
 def test_scaling_is_of_times_in_one_round_and_fitted_to_shares() -> None:
